@@ -1,0 +1,49 @@
+"""Class names: COCO's eighty, and the ids that COCO files use for them. Knows no model."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from rtdetrv2_cli.errors import UsageError
+
+COCO_NAMES: tuple[str, ...] = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
+    *("traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat"),
+    *("dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack"),
+    *("umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball"),
+    *("kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket"),
+    *("bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair"),
+    *("couch", "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse"),
+    *("remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink"),
+    *("refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier"),
+    "toothbrush",
+)
+"""COCO's classes in label order: label k has the k-th smallest COCO category id."""
+
+
+def parse_classes(text: str, names: Sequence[str]) -> frozenset[int]:
+    """Class ids for a comma-separated list of names, ids or both, such as `person,car,7`.
+
+    Raises:
+        UsageError: a name or id the model does not have; the message suggests the nearest name.
+    """
+    ids = {name.casefold(): i for i, name in enumerate(names)}
+    return frozenset(
+        _class_id(word.strip(), ids, names) for word in text.split(",") if word.strip()
+    )
+
+
+def _class_id(word: str, ids: dict[str, int], names: Sequence[str]) -> int:
+    if word.casefold() in ids:
+        return ids[word.casefold()]
+    if word.isdecimal() and int(word) < len(names):
+        return int(word)
+    nearest = get_close_matches(word.casefold(), ids, n=1)
+    hint = f"did you mean {names[ids[nearest[0]]]!r}?" if nearest else _choices(names)
+    raise UsageError(f"this model has no class {word!r}: {hint}")
+
+
+def _choices(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10])
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"it has {shown}{more}, ids 0 to {len(names) - 1}"

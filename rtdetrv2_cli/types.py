@@ -1,0 +1,152 @@
+"""The values that flow between packages: source -> detector -> sinks. Knows numpy only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdetrv2_cli.errors import RtDetrV2Error
+
+Image = NDArray[np.uint8]
+"""RGB picture, [height, width, 3]."""
+
+
+class Size(NamedTuple):
+    """Height and width in pixels, in this order everywhere."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of one picture, sequence, video or stream before its frames are read."""
+
+    name: str
+    """Relative to the input root, forward slashes, no credentials: the name used in records."""
+    location: str
+    """Path or URL to open; may hold credentials, so it is never shown or written."""
+    size: Size
+    """Of the upright picture."""
+    fps: Fraction | None = None
+    """Average rate; None for a single picture or where it is not known."""
+    frames: int | None = None
+    """Declared number of frames; None where it is not known."""
+    live: bool = False
+    stream: int = 0
+    """Index of the source in the command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture and its place in its source."""
+
+    source: SourceInfo
+    size: Size
+    index: int
+    """Counts the frames of the source from 0."""
+    pixels: Image | Callable[[], Image] = field(repr=False)
+    """The upright RGB picture, or how to make it from the decoded planes."""
+    pts: int | None = None
+    """Presentation time in units of `time_base`; None for a single picture."""
+    time_base: Fraction | None = None
+    seconds: float = 0.0
+    """Presentation time, from `pts`."""
+    duration: int | None = None
+    """How long it is shown, in units of `time_base`; None where it is not known."""
+
+    def __post_init__(self) -> None:
+        if self.index < 0:
+            raise ValueError(f"frame index {self.index} is negative")
+        if not callable(self.pixels):
+            _check_image(self.pixels, self.size)
+
+    @property
+    def image(self) -> Image:
+        """Upright uint8 RGB [height, width, 3], made at first use and kept."""
+        if callable(self.pixels):
+            image = self.pixels()
+            _check_image(image, self.size)
+            object.__setattr__(self, "pixels", image)
+            return image
+        return self.pixels
+
+
+def _check_image(image: Image, size: Size) -> None:
+    if image.dtype != np.uint8 or image.shape != (*size, 3):
+        raise ValueError(f"image is {image.dtype} {image.shape}, expected uint8 {(*size, 3)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """The objects found in one frame, best first."""
+
+    boxes: NDArray[np.float32]
+    """[n, 4] x1, y1, x2, y2 in pixels of the upright frame; may reach beyond its border."""
+    scores: NDArray[np.float32]
+    """[n] in 0..1."""
+    class_ids: NDArray[np.int64]
+    """[n]"""
+    track_ids: NDArray[np.int64] | None = None
+    """[n] where tracking was asked for."""
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        if self.boxes.shape != (n, 4) or self.class_ids.shape != (n,) or self.scores.ndim != 1:
+            raise ValueError(
+                f"boxes {self.boxes.shape}, scores {self.scores.shape} and class ids "
+                f"{self.class_ids.shape} do not describe the same objects"
+            )
+        if self.track_ids is not None and self.track_ids.shape != (n,):
+            raise ValueError(f"track ids {self.track_ids.shape} for {n} objects")
+        if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
+            raise ValueError("boxes and scores must be finite")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, keep: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Self:
+        """The detections chosen by a mask, an index array or a slice."""
+        track_ids = None if self.track_ids is None else self.track_ids[keep]
+        return type(self)(self.boxes[keep], self.scores[keep], self.class_ids[keep], track_ids)
+
+    @classmethod
+    def empty(cls) -> Self:
+        """No object at all."""
+        return cls(
+            np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, dtype=np.int64)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A frame and what was found in it."""
+
+    frame: Frame
+    detections: Detections
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A source that could not be read, or not to its end; takes its place in the flow of frames."""
+
+    name: str
+    """The source's name, as in `SourceInfo.name`."""
+    error: RtDetrV2Error
+    stream: int = 0
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What a run has done so far; the pipeline counts, sinks and the command line read."""
+
+    ok: int = 0
+    """Sources read to their end."""
+    failed: int = 0
+    skipped: int = 0
+    frames: int = 0
+    detections: int = 0
+    seconds: float = 0.0

@@ -1,0 +1,165 @@
+"""Fixtures for every test."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    left = [t for t in threading.enumerate() if t not in before and t.name == "prefetch"]
+    assert not left, f"threads left behind: {left}"
+
+
+@pytest.fixture
+def restore_rng() -> Iterator[None]:
+    import torch
+
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+
+
+@pytest.fixture
+def tiny_config():
+    """A whole network, small enough to run in milliseconds."""
+    from rtdetrv2_cli.model.config import PResNetConfig, RtDetrV2Config
+
+    return RtDetrV2Config(
+        backbone_config=PResNetConfig(
+            embedding_size=8,
+            hidden_sizes=(8, 16, 16, 16),
+            depths=(1, 1, 1, 1),
+            layer_type="basic",
+            freeze_stem=False,
+        ),
+        freeze_backbone_batch_norms=False,
+        id2label={0: "person", 1: "car", 2: "dog"},
+        image_size=(64, 64),
+        encoder_hidden_dim=32,
+        encoder_ffn_dim=32,
+        encoder_attention_heads=4,
+        hidden_expansion=0.5,
+        d_model=32,
+        num_queries=10,
+        decoder_ffn_dim=32,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        num_points=(2, 3, 1),
+        num_denoising=10,
+    )
+
+
+GREY_STEP = 6
+"""Grey levels from one frame of a clip to the next: its mean tells its index, modulo 40."""
+
+
+def grey(index: int, height: int, width: int) -> np.ndarray:
+    """An RGB picture of one grey, which names its place in a clip."""
+    return np.full((height, width, 3), 10 + GREY_STEP * (index % 40), np.uint8)
+
+
+@pytest.fixture
+def frame_index():
+    """The index of a frame of a clip, told by its grey."""
+    return lambda image: round((float(np.mean(image)) - 10) / GREY_STEP)
+
+
+@pytest.fixture
+def make_picture(tmp_path: Path):
+    """Writes a small picture and returns its path; `image` is an array or a Pillow picture."""
+
+    def make(name: str, image=None, **options) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if image is None:
+            image = grey(3, 48, 64)
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        picture.save(path, **options)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_animation(make_picture):
+    """Writes a sequence of pictures of rising grey with the given delays in milliseconds."""
+
+    def make(name: str, delays: Sequence[int] = (40, 100, 250), **options) -> Path:
+        first, *rest = [Image.fromarray(grey(i, 48, 64)) for i in range(len(delays))]
+        options = {"save_all": True, "append_images": rest, "duration": list(delays)} | options
+        return make_picture(name, first, **options)
+
+    return make
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path):
+    """Encodes a tiny real video whose frames tell their index by their grey."""
+
+    def make(
+        name: str = "clip.mp4",
+        frames: int = 12,
+        *,
+        height: int = 48,
+        width: int = 64,
+        fps: Fraction = Fraction(25),
+        pts: Sequence[int] | None = None,
+        time_base: Fraction | None = None,
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        sound: str | None = None,
+        sound_seconds: float | None = None,
+        rotation: int = 0,
+        picture=grey,
+        setup=None,
+        options: dict[str, str] | None = None,
+        **muxing: str,
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        time_base = time_base or 1 / fps
+        with av.open(str(path), "w", options=muxing) as container:
+            quality = {"crf": "4"} if codec in ("libx264", "libx265") else {}
+            video = container.add_stream(codec, rate=fps, options=options or quality)
+            video.height, video.width, video.pix_fmt = height, width, pix_fmt
+            video.codec_context.time_base = time_base
+            if codec not in ("libx264", "libx265", "rawvideo", "ffv1"):
+                video.bit_rate = 2_000_000
+            if rotation:
+                video.set_display_rotation(rotation)
+            if setup is not None:
+                setup(video)
+            audio = container.add_stream(sound, rate=48000) if sound else None
+            if audio is not None and not sound.startswith("pcm"):
+                audio.bit_rate = 64_000
+            for index in range(frames):
+                frame = av.VideoFrame.from_ndarray(picture(index, height, width), format="rgb24")
+                frame = frame.reformat(format=pix_fmt)
+                frame.pts = index if pts is None else pts[index]
+                frame.time_base = time_base
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            if audio is not None:
+                _mux_tone(container, audio, sound_seconds or float(frames / fps))
+        return path
+
+    return make
+
+
+def _mux_tone(container: av.container.OutputContainer, audio, seconds: float) -> None:
+    samples = np.sin(np.arange(round(48000 * seconds)) / 20).astype(np.float32) * 0.3
+    for start in range(0, len(samples), 1024):
+        piece = np.stack([samples[start : start + 1024]] * 2)
+        frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+        container.mux(audio.encode(frame))
+    container.mux(audio.encode(None))

@@ -1,0 +1,258 @@
+import threading
+import time
+from collections.abc import Generator
+from threading import Event
+
+import pytest
+
+from rtdetrv2_cli.stream import batched, clock, prefetch, timed
+
+
+class BrokenError(Exception):
+    pass
+
+
+class Numbers:
+    """0, 1, 2, ...; fails before `fail_at`; remembers how far it came and whether it was closed."""
+
+    def __init__(self, count: int, fail_at: int | None = None) -> None:
+        self.count, self.fail_at = count, fail_at
+        self.made = 0
+        self.closed = False
+        self.threads: set[str] = set()
+
+    def items(self) -> Generator[int, None, None]:
+        try:
+            for number in range(self.count):
+                self.threads.add(threading.current_thread().name)
+                if number == self.fail_at:
+                    raise BrokenError(str(number))
+                self.made += 1
+                yield number
+        finally:
+            self.closed = True
+
+
+def prefetch_threads() -> int:
+    return sum(thread.name == "prefetch" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("depth", [1, 3, 100])
+def test_prefetch_keeps_order_and_ends(depth):
+    numbers = Numbers(50)
+    assert list(prefetch(numbers.items(), depth)) == list(range(50))
+    assert numbers.threads == {"prefetch"}
+    assert numbers.closed
+
+
+def test_prefetch_of_nothing_is_nothing():
+    assert list(prefetch(Numbers(0).items(), 2)) == []
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 7])
+def test_an_error_comes_after_the_items_before_it(fail_at):
+    numbers = Numbers(10, fail_at)
+    seen = []
+    with pytest.raises(BrokenError, match=str(fail_at)):
+        seen.extend(prefetch(numbers.items(), 2))
+    assert seen == list(range(fail_at))
+    assert numbers.closed
+    assert prefetch_threads() == 0
+
+
+def test_prefetch_runs_ahead_but_no_further_than_its_depth():
+    numbers = Numbers(100)
+    items = prefetch(numbers.items(), 3)
+    next(items)
+    deadline = time.monotonic() + 2
+    while numbers.made < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    # one was taken, three wait in the queue, one waits to be put there
+    assert numbers.made == 5
+    items.close()
+
+
+def test_closing_stops_the_thread_and_closes_the_items():
+    numbers = Numbers(100)
+    items = prefetch(numbers.items(), 2)
+    assert next(items) == 0
+    items.close()
+    assert numbers.closed
+    assert prefetch_threads() == 0
+
+
+def test_closing_before_the_first_item_starts_no_thread():
+    numbers = Numbers(3)
+    prefetch(numbers.items(), 2).close()
+    assert numbers.made == 0
+    assert prefetch_threads() == 0
+
+
+def test_an_error_of_the_consumer_leaves_no_thread():
+    numbers = Numbers(100)
+    items = prefetch(numbers.items(), 2)
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the loop is what is tested
+        try:
+            for item in items:
+                1 / (item - 3)
+        finally:
+            items.close()
+    assert numbers.closed
+    assert prefetch_threads() == 0
+
+
+def test_an_error_while_the_items_are_being_closed_is_raised():
+    def items() -> Generator[int, None, None]:
+        try:
+            yield 1
+        finally:
+            raise BrokenError("at the end")
+
+    stream = prefetch(items(), 2)
+    with pytest.raises(BrokenError, match="at the end"):
+        list(stream)
+
+
+def test_a_keyboard_interrupt_inside_the_items_reaches_the_consumer():
+    def items() -> Generator[int, None, None]:
+        yield 1
+        raise KeyboardInterrupt
+
+    stream = prefetch(items(), 2)
+    assert next(stream) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+
+
+def test_composed_twice_it_keeps_order_errors_and_no_thread():
+    numbers = Numbers(20, fail_at=13)
+    first = prefetch(numbers.items(), 2)
+
+    def doubled() -> Generator[int, None, None]:
+        for number in first:
+            yield 2 * number
+
+    seen = []
+    second = prefetch(doubled(), 2)
+    with pytest.raises(BrokenError, match="13"):
+        seen.extend(second)
+    with pytest.raises(StopIteration):
+        next(second)
+    first.close()
+    assert numbers.closed
+    assert prefetch_threads() == 0
+
+
+def test_composed_twice_the_stages_overlap():
+    def slow(count: int) -> Generator[int, None, None]:
+        for number in range(count):
+            time.sleep(0.02)
+            yield number
+
+    def slower(items: Generator[int, None, None]) -> Generator[int, None, None]:
+        for item in items:
+            time.sleep(0.02)
+            yield item
+
+    start = time.monotonic()
+    for _ in prefetch(slower(prefetch(slow(20), 2)), 2):
+        time.sleep(0.02)
+    # one after the other it takes at least 1.2 s, overlapping a little more than 0.4 s
+    assert time.monotonic() - start < 0.9
+
+
+def test_setting_until_ends_a_stream_that_waits_and_leaves_the_waiting_to_close():
+    until, release = Event(), Event()
+
+    def items() -> Generator[int, None, None]:
+        yield 1
+        release.wait(5)
+        yield 2
+
+    stream = prefetch(items(), 2, until=until)
+    assert next(stream) == 1
+    threading.Timer(0.1, until.set).start()
+    start = time.monotonic()
+    assert list(stream) == []
+    assert time.monotonic() - start < 2
+    assert prefetch_threads() == 1
+    release.set()
+    stream.close()
+    assert prefetch_threads() == 0
+
+
+def test_a_stream_that_nobody_holds_any_more_ends_its_thread():
+    numbers = Numbers(100)
+    next(prefetch(numbers.items(), 2))
+    assert numbers.closed
+    assert prefetch_threads() == 0
+
+
+def test_a_closed_stream_is_at_its_end():
+    stream = prefetch(Numbers(100).items(), 2)
+    next(stream)
+    stream.close()
+    stream.close()
+    assert list(stream) == []
+
+
+def test_until_set_at_the_start_gives_nothing():
+    until = Event()
+    until.set()
+    assert list(prefetch(Numbers(3).items(), 2, until=until)) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "lengths"), [(0, []), (1, [1]), (4, [4]), (5, [4, 1]), (8, [4, 4])]
+)
+def test_batches_are_full_but_the_last(count, lengths):
+    batches = list(batched(range(count), 4))
+    assert [len(batch) for batch in batches] == lengths
+    assert [item for batch in batches for item in batch] == list(range(count))
+
+
+def test_a_failure_loses_no_item_of_its_batch():
+    seen = []
+    with pytest.raises(BrokenError):
+        seen.extend(batched(Numbers(10, fail_at=6).items(), 4))
+    assert seen == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_a_failure_on_a_batch_border_gives_no_empty_batch():
+    seen = []
+    with pytest.raises(BrokenError):
+        seen.extend(batched(Numbers(10, fail_at=4).items(), 4))
+    assert seen == [[0, 1, 2, 3]]
+
+
+def test_timed_adds_up_the_making_and_not_the_using():
+    def items() -> Generator[int, None, None]:
+        for number in range(3):
+            time.sleep(0.02)
+            yield number
+
+    seconds = {"make": 1.0}
+    for _ in timed(items(), seconds, "make"):
+        time.sleep(0.05)
+    assert 1.06 <= seconds["make"] < 1.15
+
+
+def test_closing_timed_closes_what_it_times():
+    numbers = Numbers(3)
+    items = timed(numbers.items(), {}, "make")
+    next(items)
+    items.close()
+    assert numbers.closed
+
+
+def test_timed_passes_errors_on():
+    with pytest.raises(BrokenError):
+        list(timed(Numbers(3, fail_at=1).items(), {}, "make"))
+
+
+def test_clock_counts_what_fails_too():
+    seconds: dict[str, float] = {}
+    with pytest.raises(BrokenError), clock(seconds, "stage"):
+        raise BrokenError
+    assert seconds["stage"] > 0
