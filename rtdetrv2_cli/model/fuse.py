@@ -1,0 +1,67 @@
+"""The deploy form: every convolution and its batch norm made one convolution. Knows no engine."""
+
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rtdetrv2_cli.model.encoder import RepVgg
+from rtdetrv2_cli.model.hgnetv2 import ConvBN
+from rtdetrv2_cli.model.layers import BatchNorm, ConvNorm
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def fuse(model: M) -> M:
+    """A faster model of the same answers, for inference only; `model` stays as it is.
+
+    Folds the norms of PResNet, HGNetv2, encoder and decoder into their convolutions, and the two
+    branches of each RepVGG block into one. A timm backbone stays as it is: its structure is
+    timm's own. Folding runs in float64, so answers differ by rounding only. The weights have
+    other names afterwards: save the original.
+    """
+    fused = deepcopy(model).eval()
+    _fold_children(fused)
+    return fused.requires_grad_(False)
+
+
+def _fold_children(parent: nn.Module) -> None:
+    for name, child in parent.named_children():
+        folded = _folded(child)
+        if folded is None:
+            _fold_children(child)
+        else:
+            setattr(parent, name, folded)
+
+
+def _folded(module: nn.Module) -> nn.Module | None:
+    match module:
+        case RepVgg(conv1=wide, conv2=narrow):
+            kernel, bias = _kernel_and_bias(wide.conv, wide.norm)
+            kernel1, bias1 = _kernel_and_bias(narrow.conv, narrow.norm)
+            kernel += F.pad(kernel1, (1, 1, 1, 1))  # a 1x1 kernel is the middle of a 3x3 one
+            return nn.Sequential(_replaced(wide.conv, kernel, bias + bias1), module.act)
+        case ConvNorm(conv=conv, norm=norm) | ConvBN(conv=nn.Conv2d() as conv, bn=norm):
+            return nn.Sequential(_replaced(conv, *_kernel_and_bias(conv, norm)), module.act)
+        case ConvBN(conv=nn.Sequential() as padded, bn=norm):
+            pad, inner = padded
+            return nn.Sequential(pad, _replaced(inner, *_kernel_and_bias(inner, norm)), module.act)
+    return None
+
+
+def _kernel_and_bias(conv: nn.Module, norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """Float64 kernel [o, i, k, k] and bias [o] of a convolution and the norm after it."""
+    state = {name: tensor.double() for name, tensor in norm.state_dict().items()}
+    scale = state["weight"] / torch.sqrt(state["running_var"] + norm.eps)
+    kernel = conv.get_parameter("weight").detach().double()
+    return kernel * scale[:, None, None, None], state["bias"] - state["running_mean"] * scale
+
+
+def _replaced(conv: nn.Module, kernel: Tensor, bias: Tensor) -> nn.Module:
+    dtype = conv.get_parameter("weight").dtype
+    replaced = deepcopy(conv)
+    replaced.weight = nn.Parameter(kernel.to(dtype))
+    replaced.bias = nn.Parameter(bias.to(dtype))
+    return replaced

@@ -1,0 +1,74 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from rtdetrv2_cli.model.config import PRESETS
+from rtdetrv2_cli.model.encoder import RepVgg
+from rtdetrv2_cli.model.fuse import fuse
+from rtdetrv2_cli.model.layers import FrozenBatchNorm
+from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+
+
+@pytest.fixture(scope="module", params=["r18vd", "r50vd_m", "hgnetv2_l"])
+def model(request, randomise):
+    """Ordinary norms, frozen norms, and padded convolutions."""
+    return randomise(RtDetrV2ForObjectDetection(PRESETS[request.param]))
+
+
+def _answers(model, x):
+    with torch.inference_mode():
+        output = model(x)
+    return output.logits[0], output.pred_boxes[0]
+
+
+def test_the_deploy_form_answers_alike_in_float64(model, picture, aligned):
+    model = model.double()
+    x = picture(192, 256, seed=3).double()
+    logits, boxes, partner = aligned(*_answers(fuse(model), x), *_answers(model, x))
+    assert logits.max() < 1e-8
+    assert boxes.max() < 1e-10
+    assert partner.unique().numel() == 300
+
+
+def test_the_deploy_form_answers_alike_in_float32(model, picture, aligned):
+    model = model.float()
+    x = picture(192, 256, seed=3)
+    logits, boxes, _ = aligned(*_answers(fuse(model), x), *_answers(model, x))
+    assert ((logits < 5e-3) & (boxes < 1e-4)).float().mean() >= 0.99
+
+
+def test_no_norm_and_no_branch_is_left(model):
+    fused = fuse(model)
+    kinds = {type(module) for module in fused.modules()}
+    assert kinds.isdisjoint({nn.BatchNorm2d, FrozenBatchNorm, RepVgg})
+    convolutions = [m for m in fused.modules() if isinstance(m, nn.Conv2d)]
+    assert all(conv.bias is not None for conv in convolutions)
+    before = sum(isinstance(m, nn.Conv2d) for m in model.modules())
+    assert len(convolutions) == before - 12  # 3 RepVGG blocks in each of 4 fusions
+    assert not any(p.requires_grad for p in fused.parameters())
+
+
+def test_the_original_stays_as_it_is(tiny_config, randomise):
+    model = randomise(RtDetrV2ForObjectDetection(tiny_config)).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fuse(model)
+    assert model.training
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_every_activation_survives_fusion(tiny_config, randomise, picture, aligned):
+    config = replace(tiny_config, activation_function="gelu", hidden_expansion=1.0)
+    model = randomise(RtDetrV2ForObjectDetection(config), size=(64, 64)).double()
+    x = picture(64, 64).double()
+    logits, _, _ = aligned(*_answers(fuse(model), x), *_answers(model, x))
+    assert logits.max() < 1e-8
+
+
+def test_the_deploy_form_runs_in_half_precision(tiny_config, randomise, picture):
+    fused = fuse(randomise(RtDetrV2ForObjectDetection(tiny_config), size=(64, 64)))
+    output = fused.to(torch.bfloat16)(picture(64, 64).to(torch.bfloat16))
+    assert output.logits.isfinite().all()
+    assert output.pred_boxes.dtype == torch.float32
