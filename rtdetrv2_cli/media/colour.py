@@ -1,0 +1,84 @@
+"""YUV planes to RGB and back, with the right matrix and range. Knows no file and no stream."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+from rtdetrv2_cli.types import Image
+
+# Values of ITU-T H.273, which FFmpeg, the containers and the codecs share.
+_RGB, _BT709, _UNSPECIFIED, _FCC, _BT470BG, _BT601, _SMPTE240, _BT2020 = 0, 1, 2, 4, 5, 6, 7, 9
+
+_SWSCALE: Final = {
+    _BT709: Colorspace.ITU709,
+    _FCC: Colorspace.FCC,
+    _BT470BG: Colorspace.ITU601,
+    _BT601: Colorspace.ITU601,
+    _SMPTE240: Colorspace.SMPTE240M,
+    _BT2020: Colorspace.BT2020,
+}
+"""Matrices that swscale knows, by their number in H.273."""
+
+LIMITED_RANGE: Final = int(ColorRange.MPEG)
+
+_HD_HEIGHT: Final = 720
+"""From this height on players read an untagged video as BT.709, below as BT.601."""
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """Matrix, primaries and transfer function of a video, as numbers of H.273."""
+
+    matrix: int
+    primaries: int
+    transfer: int
+
+    @classmethod
+    def of(cls, tagged: "av.VideoStream | av.VideoFrame", height: int) -> Self:
+        """What a stream or frame says of itself; what it leaves open as players guess it."""
+        guess = _guess(height)
+        matrix = tagged.colorspace if tagged.colorspace in _SWSCALE else guess
+        return cls(
+            matrix,
+            tagged.color_primaries if tagged.color_primaries != _UNSPECIFIED else matrix,
+            tagged.color_trc if tagged.color_trc != _UNSPECIFIED else matrix,
+        )
+
+    @classmethod
+    def guessed(cls, height: int) -> Self:
+        """For a video made from pictures, which carry no such numbers."""
+        return cls(_guess(height), _guess(height), _guess(height))
+
+
+def _guess(height: int) -> int:
+    return _BT709 if height >= _HD_HEIGHT else _BT601
+
+
+def frame_to_rgb(frame: av.VideoFrame) -> Image:
+    """Decoded planes as uint8 RGB [height, width, 3]; matrix and range as the frame says."""
+    source = None
+    if frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb:
+        source = _SWSCALE[_guess(frame.height)]
+    # One thread: the conversion already runs beside decoding and inference.
+    rgb = frame.reformat(format="rgb24", src_colorspace=source, threads=1)
+    return rgb.to_ndarray()  # type: ignore[return-value]  # uint8, because of rgb24
+
+
+def rgb_to_yuv420(image: Image, colours: Colours) -> av.VideoFrame:
+    """RGB as 8-bit limited-range planes, an odd last row or column replicated once."""
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    frame = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(image), format="rgb24")
+    planes = frame.reformat(
+        format="yuv420p",
+        dst_colorspace=_SWSCALE[colours.matrix],
+        dst_color_range=ColorRange.MPEG,
+    )
+    planes.colorspace = colours.matrix
+    planes.color_primaries = colours.primaries
+    planes.color_trc = colours.transfer
+    return planes

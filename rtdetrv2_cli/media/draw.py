@@ -1,0 +1,161 @@
+"""Boxes and labels on pictures, by supervision's annotators: the only file that imports them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Literal, get_args
+
+import cv2
+import numpy as np
+import supervision as sv
+from numpy.typing import NDArray
+
+from rtdetrv2_cli.errors import UsageError
+from rtdetrv2_cli.types import Detections, Image, Size
+
+Style = Literal["box", "corner", "round"]
+
+COLOURS: Final = (
+    *("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45"),
+    *("#ffe119", "#469990", "#9a6324", "#dcbeff", "#800000", "#aaffc3", "#808000", "#fabed4"),
+    *("#000075", "#ffd8b1", "#a9a9a9", "#fffac8"),
+)
+"""One colour for each class in turn, far apart for neighbours."""
+
+_FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
+_LINE_PER_PIXEL: Final = 1 / 320
+"""Of the geometric mean of the sides: 2 pixels at 640x480, 4 at 1920x1080."""
+_TEXT_PER_PIXEL: Final = 1 / 1400
+_SMALLEST_TEXT: Final = 0.4
+"""Scale of the font below which letters run into one another."""
+_BRIGHT: Final = 140
+"""Luma from which black text is easier to read than white."""
+
+
+def _colours(hexes: Sequence[str]) -> sv.ColorPalette:
+    """Exchanges red and blue: supervision means BGR, so that its colours come out right on RGB."""
+    colours = [sv.Color.from_hex(text) for text in hexes]
+    return sv.ColorPalette([sv.Color(r=c.b, g=c.g, b=c.r) for c in colours])
+
+
+def _text_colour(text: str) -> str:
+    colour = sv.Color.from_hex(text)
+    luma = 0.299 * colour.r + 0.587 * colour.g + 0.114 * colour.b
+    return "#000000" if luma >= _BRIGHT else "#ffffff"
+
+
+_PALETTE: Final = _colours(COLOURS)
+_TEXT_PALETTE: Final = _colours([_text_colour(text) for text in COLOURS])
+
+_BoxDrawer = sv.BoxAnnotator | sv.BoxCornerAnnotator | sv.RoundBoxAnnotator
+
+_BOXES: Final[dict[Style, Callable[[int], _BoxDrawer]]] = {
+    "box": lambda width: sv.BoxAnnotator(_PALETTE, thickness=width),
+    "corner": lambda width: sv.BoxCornerAnnotator(
+        _PALETTE, thickness=width + 1, corner_length=8 * width
+    ),
+    "round": lambda width: sv.RoundBoxAnnotator(_PALETTE, thickness=width, roundness=0.3),
+}
+
+
+class Annotator:
+    """Draws boxes and labels, coloured by class, sized by the picture.
+
+    Args:
+        labels: Class names by class id.
+        show_labels: Whether to write the class beside each box.
+        show_confidence: Whether to write the score after it, `person 0.91`.
+        line_width: Pixels; by default from the size of the picture.
+        style: `box`, `corner` (only the corners) or `round`.
+
+    Raises:
+        UsageError: The style is not known.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        show_labels: bool = True,
+        show_confidence: bool = True,
+        line_width: int | None = None,
+        style: Style = "box",
+    ) -> None:
+        if style not in _BOXES:
+            raise UsageError(f"no style {style!r}: choose from {', '.join(get_args(Style))}")
+        self._labels = labels
+        self._show_labels = show_labels
+        self._show_confidence = show_confidence
+        self._line_width = line_width
+        self._style: Style = style
+
+    def __call__(self, image: Image, detections: Detections) -> Image:
+        """A copy of the RGB picture with the detections on it, the best ones on top."""
+        drawn = image.copy()
+        if not len(detections):
+            return drawn
+        size = Size(*image.shape[:2])
+        pens = _pens(size, self._line_width, self._style)
+        boxes = _visible(detections.boxes[::-1], size)
+        class_ids = detections.class_ids[::-1]
+        drawn = pens.box.annotate(drawn, sv.Detections(boxes, class_id=class_ids))
+        if self._show_labels:
+            texts = self._texts(detections)[::-1]
+            places = sv.Detections(pens.label_places(boxes, texts, size), class_id=class_ids)
+            drawn = pens.label.annotate(drawn, places, labels=texts)
+        return drawn
+
+    def _texts(self, detections: Detections) -> list[str]:
+        names = [
+            self._labels[class_id] if class_id < len(self._labels) else str(class_id)
+            for class_id in detections.class_ids.tolist()
+        ]
+        if not self._show_confidence:
+            return names
+        scores = detections.scores.tolist()
+        return [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pens:
+    """supervision's annotators for one size of picture."""
+
+    box: _BoxDrawer
+    label: sv.LabelAnnotator
+    scale: float
+    thickness: int
+    padding: int
+
+    def label_places(
+        self, boxes: NDArray[np.float32], texts: Sequence[str], size: Size
+    ) -> NDArray[np.float32]:
+        """Boxes moved so that the label above each one's top left corner lies in the picture."""
+        sizes = [cv2.getTextSize(text, _FONT, self.scale, self.thickness)[0] for text in texts]
+        width, height = np.array(sizes, np.float32).T + 2 * self.padding
+        places = boxes.copy()
+        places[:, 0] = np.clip(boxes[:, 0], 0, np.maximum(size.width - 1 - width, 0))
+        places[:, 1] = np.clip(boxes[:, 1], np.minimum(height, size.height - 1), size.height - 1)
+        return places
+
+
+@lru_cache(maxsize=32)
+def _pens(size: Size, line_width: int | None, style: Style) -> _Pens:
+    side = (size.height * size.width) ** 0.5
+    line = line_width or max(2, round(side * _LINE_PER_PIXEL))
+    scale = max(_SMALLEST_TEXT, side * _TEXT_PER_PIXEL)
+    thickness = max(1, round(1.5 * scale))
+    padding = max(2, round(5 * scale))
+    label = sv.LabelAnnotator(
+        _PALETTE,
+        text_color=_TEXT_PALETTE,
+        text_scale=scale,
+        text_thickness=thickness,
+        text_padding=padding,
+    )
+    return _Pens(_BOXES[style](line), label, scale, thickness, padding)
+
+
+def _visible(boxes: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """Whole pixels within the picture, so that a box beyond the border shows its edge."""
+    limits = (size.width - 1, size.height - 1) * 2
+    return np.clip(np.rint(boxes), 0, limits).astype(np.float32)

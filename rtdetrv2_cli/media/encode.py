@@ -1,0 +1,123 @@
+"""Annotated pictures, sequences and videos: one file for each input. Knows no model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.part import refused
+from rtdetrv2_cli.media.paths import CONTAINERS, MOVING_FORMATS, PICTURE_FORMATS
+from rtdetrv2_cli.media.sink import Annotate, Sink
+from rtdetrv2_cli.types import Failure, Frame, Image, Result
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How annotated media are written."""
+
+    vcodec: str | None = None
+    """`h264`, `hevc`, `vp9` or `av1`; None is the container's own: VP9 for WebM, else H.264."""
+    crf: float = 20
+    """Constant quality as the encoder counts it; lower is better and larger."""
+    preset: str = "veryfast"
+    """Speed against size, in the words of x264: `ultrafast` to `veryslow`."""
+    audio: bool = True
+    """Whether a video keeps its sound."""
+    image_format: str | None = None
+    """Suffix for every picture; None keeps each one's own."""
+
+
+class Writer(Protocol):
+    """One media file that is being written."""
+
+    def write(self, frame: Frame, image: Image) -> None: ...
+
+    def finish(self) -> None:
+        """Completes the file under its final name."""
+        ...
+
+    def abort(self) -> None:
+        """Leaves nothing behind."""
+        ...
+
+
+class MediaSink(Sink):
+    """Draws each result and writes it to the file of its source, opened with the first frame.
+
+    A file is finished when the next source begins, when its source fails (what came before is
+    kept and plays), or when the sink is closed.
+
+    Args:
+        paths: Media file by source name.
+        annotate: What draws on a frame; see `rtdetrv2_cli.media.draw.Annotator`.
+        options: How pictures and videos are encoded.
+
+    Raises:
+        OutputError: A file cannot be written; it is removed.
+    """
+
+    def __init__(
+        self, paths: Mapping[str, Path], annotate: Annotate, options: EncodeOptions | None = None
+    ) -> None:
+        self._paths = paths
+        self._annotate = annotate
+        self._options = options or EncodeOptions()
+        self._source: str | None = None
+        self._writer: Writer | None = None
+
+    def write(self, item: Result | Failure) -> None:
+        """Writes a frame; a failure finishes the file of its source."""
+        if isinstance(item, Failure):
+            if item.name == self._source:
+                self._finish()
+            return
+        frame = item.frame
+        if self._writer is None or frame.source.name != self._source:
+            self._finish()
+            self._source = frame.source.name
+            self._writer = open_writer(self._paths[self._source], frame, self._options)
+        image = self._annotate(frame.image, item.detections)
+        writer = self._writer
+        self._guarded(writer, lambda: writer.write(frame, image))
+
+    def close(self) -> None:
+        """Finishes the file that is open; once only."""
+        self._finish()
+
+    def _finish(self) -> None:
+        writer, self._writer, self._source = self._writer, None, None
+        if writer is not None:
+            self._guarded(writer, writer.finish)
+
+    def _guarded(self, writer: Writer, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception:
+            self._writer = None
+            writer.abort()
+            raise
+
+
+def open_writer(path: Path, frame: Frame, options: EncodeOptions) -> Writer:
+    """The writer for a file's suffix, for a source whose first frame is given.
+
+    Raises:
+        OutputError: The suffix is unknown, or names a format of single pictures while the frame
+            belongs to a video.
+    """
+    from rtdetrv2_cli.media.write_picture import PictureWriter, SequenceWriter
+    from rtdetrv2_cli.media.write_video import VideoWriter
+
+    suffix = path.suffix.lower()
+    with refused(path):
+        if suffix in CONTAINERS:
+            return VideoWriter(path, frame, options)
+        if suffix not in PICTURE_FORMATS:
+            raise OutputError(f"cannot write {path}: no format has the suffix {suffix!r}")
+        untimed = frame.time_base is None and frame.source.frames is None
+        if frame.source.frames == 1 or untimed:
+            return PictureWriter(path)
+        if PICTURE_FORMATS[suffix] in MOVING_FORMATS:
+            return SequenceWriter(path)
+    raise OutputError(f"cannot write {path}: {suffix} holds one picture, choose .mp4 or .gif")

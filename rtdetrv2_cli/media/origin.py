@@ -1,0 +1,67 @@
+"""What a video's file says besides its frames: colours, pixel aspect, metadata, sound."""
+
+from contextlib import ExitStack
+from fractions import Fraction
+from typing import Final
+
+import av
+from av.container import InputContainer
+
+from rtdetrv2_cli.errors import InputError
+from rtdetrv2_cli.media.colour import Colours
+from rtdetrv2_cli.media.sound import known_tracks
+from rtdetrv2_cli.media.video import first_video, open_container
+from rtdetrv2_cli.types import Frame
+
+_STALE_METADATA: Final = frozenset(
+    ("encoder", "major_brand", "minor_version", "compatible_brands", "duration")
+)
+"""Tags that describe the source's file, not what is in it."""
+
+
+class Origin:
+    """The file of a frame's source, opened a second time; empty where it is no video file."""
+
+    def __init__(self, first: Frame) -> None:
+        self._opened = ExitStack()
+        self._size = first.size
+        self.container: InputContainer | None = None
+        self.video: av.VideoStream | None = None
+        if first.source.live or first.time_base is None:
+            return
+        try:
+            self.container = self._opened.enter_context(open_container(first.source.location))
+            self.video = first_video(self.container)
+        except InputError:
+            self.close()  # a sequence of pictures, or frames that never were in a file
+
+    @property
+    def has_sound(self) -> bool:
+        return self.container is not None and bool(known_tracks(self.container))
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Title, date and the like."""
+        if self.container is None:
+            return {}
+        tags = self.container.metadata.items()
+        return {key: value for key, value in tags if key.lower() not in _STALE_METADATA}
+
+    @property
+    def colours(self) -> Colours:
+        height = self._size.height
+        return Colours.guessed(height) if self.video is None else Colours.of(self.video, height)
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width to height of one upright pixel, None where it is not known."""
+        video = self.video
+        aspect = None if video is None else video.sample_aspect_ratio
+        if video is None or not aspect:
+            return None
+        turned = (video.width, video.height) != (self._size.width, self._size.height)
+        return 1 / aspect if turned else aspect
+
+    def close(self) -> None:
+        self._opened.close()
+        self.container, self.video = None, None

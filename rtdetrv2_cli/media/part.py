@@ -1,0 +1,99 @@
+"""Files that appear under their name only when they are complete. Knows no format."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, TextIO
+
+import av
+
+from rtdetrv2_cli.errors import OutputError
+
+_REFUSALS: Final = (OSError, av.FFmpegError)
+
+
+class PartFile:
+    """A file written as `<name>.part` and renamed by `commit`; its folder is made if needed.
+
+    Raises:
+        OutputError: The folder cannot be made, or, later, the file cannot be renamed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.part = path.with_name(path.name + ".part")
+        with refused(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    def commit(self) -> None:
+        """Gives the complete file its name, in place of what had it."""
+        with refused(self.path):
+            self.part.replace(self.path)
+
+    def discard(self) -> None:
+        """Removes what has been written; there may be nothing."""
+        # Where the folder refuses this too, the refusal is being reported already.
+        with suppress(OSError):
+            self.part.unlink(missing_ok=True)
+
+
+class TextOutput:
+    """UTF-8 text into a file of its own, or into an open stream, which is left open.
+
+    Raises:
+        OutputError: It cannot be written. The file is removed then, and the output is closed.
+    """
+
+    def __init__(self, target: str | Path | TextIO, *, flush: bool = False) -> None:
+        self.closed = False
+        self._part: PartFile | None = None
+        if isinstance(target, str | Path):
+            self._name, self._flush = str(target), flush
+            self._part = PartFile(Path(target))
+            with refused(target):
+                # newline="" leaves line ends as they are written.
+                self._file: TextIO = self._part.part.open("w", encoding="utf-8", newline="")
+        else:
+            self._name, self._flush, self._file = "the output stream", True, target
+
+    def write(self, text: str) -> None:
+        """Appends `text`."""
+        if self.closed:
+            raise OutputError(f"{self._name} is closed")
+        with self._removed_if_refused():
+            self._file.write(text)
+            if self._flush:
+                self._file.flush()
+
+    def close(self) -> None:
+        """Gives the file its name; once only."""
+        if self.closed:
+            return
+        if self._part is not None:
+            with self._removed_if_refused():
+                self._file.close()
+                self._part.commit()
+        self.closed = True
+
+    @contextmanager
+    def _removed_if_refused(self) -> Iterator[None]:
+        try:
+            with refused(self._name):
+                yield
+        except OutputError:
+            self.closed = True
+            if self._part is not None:
+                with suppress(OSError):  # the flush of what is left is refused once more
+                    self._file.close()
+                self._part.discard()
+            raise
+
+
+@contextmanager
+def refused(path: Path | str) -> Iterator[None]:
+    """Turns what the system or FFmpeg raises while writing `path` into one sentence."""
+    try:
+        yield
+    except _REFUSALS as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise OutputError(f"cannot write {path}: {reason}") from error

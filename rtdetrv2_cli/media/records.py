@@ -1,0 +1,241 @@
+"""Results as JSON lines, one JSON document, or CSV. Knows no picture format and no model."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from rtdetrv2_cli.media.part import TextOutput
+from rtdetrv2_cli.media.sink import Sink
+from rtdetrv2_cli.types import Failure, Result, RunSummary
+
+SCHEMA: Final = 1
+"""Version of the records; it rises when a reader of the former one would be misled."""
+
+CSV_COLUMNS: Final = (
+    *("source", "stream", "frame", "time", "class_id", "class_name", "confidence"),
+    *("x1", "y1", "x2", "y2", "track_id"),
+)
+
+_BOX_DIGITS: Final = 2  # a hundredth of a pixel
+_CONFIDENCE_DIGITS: Final = 4
+_TIME_DIGITS: Final = 6  # a microsecond
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+Record = dict[str, Any]
+
+
+class JsonlSink(Sink):
+    """One JSON object a line: the run, then frames and errors in order, then the summary.
+
+    A frame in which nothing was found has its line too.
+
+    Args:
+        target: File to write, or an open text stream, which is flushed and left open.
+        labels: Class names by class id.
+        header: What the first line says of tool, model and options.
+        summary: Counts that the pipeline keeps; read when the sink is closed.
+        flush: Write through after each line, for readers of a live run.
+        kept: Records of an earlier run, written first; see `rtdetrv2_cli.media.existing`.
+
+    Raises:
+        OutputError: The file cannot be written; nothing is left of it then.
+    """
+
+    def __init__(
+        self,
+        target: str | Path | TextIO,
+        labels: Sequence[str],
+        *,
+        header: Mapping[str, object],
+        summary: RunSummary,
+        flush: bool = False,
+        kept: Iterable[Record] = (),
+    ) -> None:
+        self._labels = labels
+        self._summary = summary
+        self._output = TextOutput(target, flush=flush)
+        for record in kept:
+            self._line(record)
+        self._line({"type": "run", **_run(header)})
+
+    def write(self, item: Result | Failure) -> None:
+        """Appends one line."""
+        if isinstance(item, Failure):
+            self._line({"type": "error", **_error(item)})
+        else:
+            self._line({"type": "frame", **_frame(item, self._labels)})
+
+    def close(self) -> None:
+        """Appends the summary and gives the file its name; once only."""
+        if not self._output.closed:
+            self._line({"type": "summary", **_totals(self._summary)})
+            self._output.close()
+
+    def _line(self, record: Record) -> None:
+        self._output.write(_json(record) + "\n")
+
+
+class JsonSink(Sink):
+    """One document `{"run", "frames", "errors", "summary"}`, written as the frames come.
+
+    Arguments and errors as in `JsonlSink`.
+    """
+
+    def __init__(
+        self,
+        target: str | Path | TextIO,
+        labels: Sequence[str],
+        *,
+        header: Mapping[str, object],
+        summary: RunSummary,
+        kept: Iterable[Record] = (),
+    ) -> None:
+        self._labels = labels
+        self._summary = summary
+        self._errors: list[Record] = []
+        self._separator = "\n"
+        self._output = TextOutput(target)
+        self._output.write(f'{{"run": {_json(_run(header))},\n"frames": [')
+        for record in kept:
+            self._record(record)
+
+    def write(self, item: Result | Failure) -> None:
+        """Appends a frame; an error waits for the end of the frames."""
+        if isinstance(item, Failure):
+            self._record({"type": "error", **_error(item)})
+        else:
+            self._record({"type": "frame", **_frame(item, self._labels)})
+
+    def _record(self, record: Record) -> None:
+        content = {key: value for key, value in record.items() if key != "type"}
+        if record["type"] == "error":
+            self._errors.append(content)
+            return
+        self._output.write(self._separator + _json(content))
+        self._separator = ",\n"
+
+    def close(self) -> None:
+        """Appends errors and summary and gives the file its name; once only."""
+        if not self._output.closed:
+            errors, totals = _json(self._errors), _json(_totals(self._summary))
+            self._output.write(f'\n],\n"errors": {errors},\n"summary": {totals}}}\n')
+            self._output.close()
+
+
+class CsvSink(Sink):
+    """One row per detection under a header, in UTF-8, with the line ends of RFC 4180.
+
+    Text that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or a
+    carriage return) gets an apostrophe in front. Errors have no row.
+
+    Args:
+        target: File to write, or an open text stream, which is flushed and left open.
+        labels: Class names by class id.
+        kept: Header and rows of an earlier run; only the header if there was none.
+
+    Raises:
+        OutputError: The file cannot be written; nothing is left of it then.
+    """
+
+    def __init__(
+        self,
+        target: str | Path | TextIO,
+        labels: Sequence[str],
+        *,
+        kept: Iterable[Sequence[str]] = (CSV_COLUMNS,),
+    ) -> None:
+        self._labels = labels
+        self._output = TextOutput(target)
+        for row in kept:
+            self._row(row)
+
+    def write(self, item: Result | Failure) -> None:
+        """Appends a row for each detection."""
+        if isinstance(item, Failure):
+            return
+        frame = item.frame
+        place = (_text(frame.source.name), frame.source.stream, frame.index, _seconds(item))
+        for found in _detections(item, self._labels):
+            name = _text(found["class_name"])
+            cells = (found["class_id"], name, found["confidence"], *found["box"])
+            self._row((*place, *cells, found.get("track_id", "")))
+
+    def close(self) -> None:
+        """Gives the file its name; once only."""
+        self._output.close()
+
+    def _row(self, cells: Sequence[object]) -> None:
+        row = io.StringIO()
+        csv.writer(row).writerow(cells)
+        self._output.write(row.getvalue())
+
+
+def _run(header: Mapping[str, object]) -> Record:
+    return {"schema": SCHEMA, **header}
+
+
+def _frame(item: Result, labels: Sequence[str]) -> Record:
+    frame = item.frame
+    return {
+        "source": frame.source.name,
+        "stream": frame.source.stream,
+        "frame": frame.index,
+        "pts": frame.pts,
+        "time": _seconds(item),
+        "width": frame.size.width,
+        "height": frame.size.height,
+        "detections": _detections(item, labels),
+    }
+
+
+def _detections(item: Result, labels: Sequence[str]) -> list[Record]:
+    found = item.detections
+    records = [
+        {
+            "class_id": class_id,
+            "class_name": _label(labels, class_id),
+            "confidence": round(score, _CONFIDENCE_DIGITS),
+            "box": [round(edge, _BOX_DIGITS) for edge in box],
+        }
+        for box, score, class_id in zip(
+            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True
+        )
+    ]
+    if found.track_ids is not None:
+        for record, track_id in zip(records, found.track_ids.tolist(), strict=True):
+            record["track_id"] = track_id
+    return records
+
+
+def _error(item: Failure) -> Record:
+    return {
+        "source": item.name,
+        "stream": item.stream,
+        "code": item.error.code,
+        "message": str(item.error),
+    }
+
+
+def _totals(summary: RunSummary) -> Record:
+    return {**asdict(summary), "seconds": round(summary.seconds, 3)}
+
+
+def _seconds(item: Result) -> float:
+    return round(item.frame.seconds, _TIME_DIGITS)
+
+
+def _label(labels: Sequence[str], class_id: int) -> str:
+    return labels[class_id] if 0 <= class_id < len(labels) else str(class_id)
+
+
+def _text(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def _json(value: object) -> str:
+    # A number that is not finite is an error here, as it is in JSON.
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

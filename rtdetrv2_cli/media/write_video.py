@@ -1,0 +1,239 @@
+"""An annotated video through PyAV: every frame at its own time, the sound beside it."""
+
+import logging
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import av
+import cv2
+import numpy as np
+from av.codec.context import Flags
+from av.container import OutputContainer
+
+from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.colour import LIMITED_RANGE, rgb_to_yuv420
+from rtdetrv2_cli.media.encoders import pick_encoder
+from rtdetrv2_cli.media.origin import Origin
+from rtdetrv2_cli.media.part import PartFile, refused
+from rtdetrv2_cli.media.paths import CONTAINERS
+from rtdetrv2_cli.media.sound import Sound
+from rtdetrv2_cli.media.video import reason
+from rtdetrv2_cli.types import Frame, Image
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.media.encode import EncodeOptions
+
+_log = logging.getLogger(__name__)
+
+_CODEC: Final = {"webm": "vp9"}
+_DEFAULT_CODEC: Final = "h264"
+_DEFAULT_RATE: Final = Fraction(25)
+_HIGHEST_RATE: Final = 1000
+"""Frames per second; more is a time base that a careless muxer gave for a rate."""
+_KEYFRAME_SECONDS: Final = 4
+_MOST_FRAMES_BETWEEN_KEYS: Final = 250
+
+_SoundWay = Literal["copied", "encoded anew", "left out"]
+
+
+class VideoWriter:
+    """One video in MP4, MOV, Matroska or WebM, 8-bit 4:2:0, encoded as the frames come.
+
+    Frames keep their times exactly, in MP4 and MOV in the source's own time base (Matroska and
+    WebM know milliseconds). Where a source begins before zero, which no container can say,
+    everything is moved by the same amount. An odd row or column is replicated once. A frame of
+    another size than the first is fitted to it.
+
+    Args:
+        path: The file; its suffix says which container.
+        first: The first frame, not written yet: size, time base and source are taken from it.
+        options: How to encode.
+
+    Raises:
+        OutputError: The file or the encoder cannot be opened.
+    """
+
+    def __init__(self, path: Path, first: Frame, options: "EncodeOptions") -> None:
+        self._file = PartFile(path)
+        self._format = CONTAINERS[path.suffix.lower()]
+        self._options = options
+        self._first = first
+        self._time_base = first.time_base or 1 / _DEFAULT_RATE
+        self._rate = _sane_rate(first.source.fps)
+        self._interval = max(1, round(1 / (self._rate * self._time_base)))
+        self._shift = max(0, -(first.pts or 0))
+        self._last_pts = -1
+        self._end = 0.0
+        self._warned: set[str] = set()
+        self._flushed = False
+        self._output: OutputContainer | None = None
+        self._origin = Origin(first)
+        self._colours = self._origin.colours
+        try:
+            with refused(path):
+                self._open()
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, frame: Frame, image: Image) -> None:
+        """Encodes one frame, and writes the sound up to it."""
+        planes = rgb_to_yuv420(self._fitted(frame, image), self._colours)
+        planes.pts = self._time(frame)
+        planes.time_base = self._time_base
+        # Without one, containers end with the beginning of the last frame, and players drop it.
+        planes.duration = frame.duration or self._interval
+        self._end = frame.seconds + float(planes.duration * self._time_base)
+        with refused(self._file.path):
+            self._encode(planes)
+
+    def finish(self) -> None:
+        """Writes what the encoder holds back and the rest of the sound, and names the file."""
+        with refused(self._file.path):
+            if not self._flushed:
+                self._flushed = True
+                self._encode(None)
+                if self._sound is not None:
+                    self._sound.finish(self._end)
+            self._close()
+        self._file.commit()
+
+    def abort(self) -> None:
+        """Leaves nothing behind."""
+        with suppress(av.FFmpegError, OSError):  # the trailer is refused as the frames were
+            self._close()
+        self._file.discard()
+
+    def _open(self) -> None:
+        """Opens the file with the sound copied, else encoded anew, else left out."""
+        ways: list[_SoundWay] = ["left out"]
+        if self._options.audio and self._origin.has_sound:
+            ways = ["copied", "encoded anew", "left out"]
+        refusal = ""
+        for way in ways:
+            try:
+                self._open_with(way)
+            except (av.FFmpegError, ValueError) as error:
+                if way == "left out":
+                    raise
+                refusal = reason(error)
+                with suppress(av.FFmpegError):
+                    self._close_output()
+            else:
+                if refusal:
+                    self._warn(f"the sound is {way}, because of {self._format}: {refusal}")
+                return
+
+    def _open_with(self, way: _SoundWay) -> None:
+        self._output = av.open(
+            str(self._file.part),
+            "w",
+            format=self._format,
+            container_options=self._muxing(),
+            metadata_errors="replace",
+        )
+        self._output.metadata.update(self._origin.metadata)
+        self._video = self._add_video(self._output)
+        self._sound: Sound | None = None
+        source, pictures = self._origin.container, self._origin.video
+        if way != "left out" and source is not None and pictures is not None:
+            self._sound = Sound(
+                source,
+                pictures,
+                self._output,
+                copy=way == "copied",
+                shift=self._shift * self._time_base,
+            )
+        self._output.start_encoding()
+
+    def _muxing(self) -> dict[str, str]:
+        if self._format not in ("mp4", "mov"):
+            # Else all is moved by the delay of B-frames, which only decoding times have.
+            return {"avoid_negative_ts": "disabled"}
+        ticks = str(self._time_base.denominator)
+        return {
+            "movflags": "+faststart",
+            "video_track_timescale": ticks,
+            "movie_timescale": ticks,  # the unit of a start later than zero
+        }
+
+    def _add_video(self, output: OutputContainer) -> av.VideoStream:
+        codec = self._options.vcodec or _CODEC.get(self._format, _DEFAULT_CODEC)
+        encoder = pick_encoder(codec)
+        settings = encoder.settings(self._options.crf, self._options.preset)
+        try:
+            video = output.add_stream(encoder.name, rate=self._rate, options=settings)
+        except ValueError as error:
+            raise OutputError(
+                f"cannot write {self._file.path}: {self._format} cannot hold "
+                f"{codec}, choose another codec or .mkv"
+            ) from error
+        assert isinstance(video, av.VideoStream)
+        height, width = self._first.size
+        context = video.codec_context
+        context.height, context.width = height + height % 2, width + width % 2
+        context.pix_fmt = "yuv420p"
+        context.time_base = self._time_base
+        context.flags |= Flags.frame_duration
+        context.gop_size = max(
+            1, min(_MOST_FRAMES_BETWEEN_KEYS, round(self._rate * _KEYFRAME_SECONDS))
+        )
+        context.colorspace = self._colours.matrix
+        context.color_primaries = self._colours.primaries
+        context.color_trc = self._colours.transfer
+        context.color_range = LIMITED_RANGE
+        if (aspect := self._origin.pixel_aspect) is not None:
+            context.sample_aspect_ratio = aspect
+        try:
+            context.open()
+        except av.FFmpegError as error:
+            told = ", ".join(f"{key} {value}" for key, value in settings.items())
+            raise OutputError(f"{encoder.name} refuses {told}: {reason(error)}") from error
+        return video
+
+    def _encode(self, planes: av.VideoFrame | None) -> None:
+        assert self._output is not None
+        for packet in self._video.encode(planes):
+            if self._sound is not None and packet.dts is not None:
+                self._sound.advance(float((packet.dts - self._shift) * self._time_base))
+            self._output.mux_one(packet)
+
+    def _time(self, frame: Frame) -> int:
+        """The frame's own time; encoders and containers refuse one that does not rise."""
+        pts = frame.index if frame.pts is None else frame.pts + self._shift
+        if pts <= self._last_pts:
+            self._warn("times of frames that do not rise are moved by the smallest step")
+            pts = self._last_pts + 1
+        self._last_pts = pts
+        return pts
+
+    def _fitted(self, frame: Frame, image: Image) -> Image:
+        first = self._first.size
+        if frame.size == first:
+            return image
+        self._warn(f"pictures of another size are fitted to {first.width}x{first.height}")
+        shape = (first.width, first.height)
+        return cv2.resize(image, shape, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+    def _warn(self, what: str) -> None:
+        """Says it once for this file."""
+        if what not in self._warned:
+            self._warned.add(what)
+            _log.warning("%s: %s", self._first.source.name, what)
+
+    def _close(self) -> None:
+        try:
+            self._close_output()
+        finally:
+            self._origin.close()
+
+    def _close_output(self) -> None:
+        output, self._output = self._output, None
+        if output is not None:
+            output.close()
+
+
+def _sane_rate(fps: Fraction | None) -> Fraction:
+    return fps if fps is not None and 0 < fps <= _HIGHEST_RATE else _DEFAULT_RATE
