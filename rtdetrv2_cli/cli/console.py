@@ -1,0 +1,188 @@
+"""What the user sees: data on stdout, everything else on stderr. Imports rich when it speaks."""
+
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rtdetrv2_cli.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from rtdetrv2_cli.types import Failure, Result, RunSummary
+
+log = logging.getLogger("rtdetrv2_cli")
+
+_REFRESH_SECONDS = 0.1
+
+_STYLES = {"error": "bold red", "warning": "yellow"}
+
+
+def set_up(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Sends log records of the package to stderr, from a level that the options choose."""
+    log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
+    log.propagate = False
+    log.handlers = [_Handler()]
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        # JSON is UTF-8 wherever it goes; what a file name holds beyond it becomes an escape
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").handlers = [_Handler() if verbose else logging.NullHandler()]
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        say(self.format(record), kind=level if level in _STYLES else None)
+
+
+def say(message: str, *, kind: str | None = None) -> None:
+    """Writes a line to stderr, with `error:` or `warning:` before it."""
+    from rich.text import Text
+
+    line = Text(message)
+    if kind is not None:
+        line = Text.assemble((f"{kind}:", _STYLES[kind]), " ", line)
+    stderr().print(line)
+
+
+@cache
+def stderr() -> "Console":
+    """Where people read; colours only on a terminal and without NO_COLOR."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True)
+
+
+def print_data(data: Mapping[str, object]) -> None:
+    """Writes JSON to stdout.
+
+    Raises:
+        OutputError: whoever reads has gone.
+    """
+    print_text(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def print_rows(rows: Sequence[Sequence[object]]) -> None:
+    """Writes a table to stdout, its columns as wide as they need to be.
+
+    Raises:
+        OutputError: whoever reads has gone.
+    """
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print_text("  ".join(padded).rstrip())
+
+
+def print_text(text: str) -> None:
+    """Writes a line to stdout.
+
+    Raises:
+        OutputError: whoever reads has gone.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputError("nobody reads standard output any more") from error
+
+
+def wants_progress(*, quiet: bool, no_progress: bool, data_follows: bool = False) -> bool:
+    """Whether a bar may be drawn: somebody looks, did not say no, and is not shown data as well."""
+    if quiet or no_progress or "CI" in os.environ or (data_follows and sys.stdout.isatty()):
+        return False
+    return stderr().is_terminal
+
+
+@contextmanager
+def progress(
+    total: int, summary: "RunSummary", *, shown: bool
+) -> Iterator[Callable[["Result | Failure"], None]]:
+    """Gives what to call with each written item: it logs failures and moves the bar.
+
+    Args:
+        total: Number of inputs.
+        summary: What the run has counted so far.
+        shown: Whether there is a bar.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from rtdetrv2_cli.types import Result
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[count]}", markup=False),
+        TimeElapsedColumn(),
+        console=stderr(),
+        transient=True,
+        redirect_stdout=False,  # data passes as it is
+        auto_refresh=False,  # its refreshing thread is not worth having
+        disable=not shown,
+    )
+    task = bar.add_task("starting", total=total, count="")
+    start = shown_at = monotonic()
+
+    def advance(item: "Result | Failure") -> None:
+        nonlocal shown_at
+        if not isinstance(item, Result):
+            log.error("%s: %s", item.name, item.error)
+        if not shown or (now := monotonic()) - shown_at < _REFRESH_SECONDS:
+            return
+        shown_at = now
+        bar.update(
+            task,
+            completed=summary.ok + summary.failed + _share(item),
+            description=_name(item),
+            count=f"{summary.frames} frames, {summary.frames / (now - start):.1f}/s",
+        )
+        bar.refresh()
+
+    with bar:
+        yield advance
+
+
+@contextmanager
+def download_bar(*, shown: bool) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Gives what to tell of a download: the file, the bytes that are there, and how many come."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=stderr(),
+        transient=True,
+        auto_refresh=False,
+        disable=not shown,
+    )
+    task = bar.add_task("downloading")
+
+    def advance(file: str, done: int, total: int | None) -> None:
+        bar.update(task, description=file, completed=done, total=total, refresh=True)
+
+    with bar:
+        yield advance
+
+
+def _share(item: "Result | Failure") -> float:
+    """How much of its input is done with a frame, 0 to 1."""
+    frame = getattr(item, "frame", None)
+    if frame is None or not frame.source.frames:
+        return 0.0
+    return float(min(1.0, (frame.index + 1) / frame.source.frames))
+
+
+def _name(item: "Result | Failure") -> str:
+    name: str = item.name if hasattr(item, "name") else item.frame.source.name
+    return name if len(name) <= 40 else f"...{name[-37:]}"

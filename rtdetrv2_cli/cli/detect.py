@@ -1,0 +1,130 @@
+"""`rtdetrv2 detect`: options to a plan, a detector and sinks, then the run. Imports late."""
+
+from pathlib import Path
+
+from typer import Context, Exit
+
+from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import options as opt
+
+
+def detect(
+    context: Context,
+    sources: opt.Sources = None,
+    recursive: opt.Recursive = True,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    from_file: opt.FromFile = None,
+    null: opt.Null = False,
+    max_frames: opt.MaxFrames = None,
+    model: opt.Model = "roadusers",
+    imgsz: opt.ImageSize = None,
+    device: opt.Device = "auto",
+    dtype: opt.DtypeOption = "auto",
+    half: opt.Half = False,
+    engine: opt.EngineOption = "auto",
+    batch: opt.Batch = "auto",
+    offline: opt.Offline = False,
+    conf: opt.Confidence = None,
+    classes: opt.Classes = None,
+    exclude_classes: opt.ExcludeClasses = None,
+    max_det: opt.MaxDetections = None,
+    output: opt.Output = "detections",
+    save_json: opt.SaveJson = False,
+    save_csv: opt.SaveCsv = False,
+    no_media: opt.NoMedia = False,
+    no_jsonl: opt.NoJsonl = False,
+    vcodec: opt.VideoCodecOption = None,
+    crf: opt.Crf = 20,
+    preset: opt.PresetOption = "veryfast",
+    audio: opt.Audio = True,
+    image_format: opt.ImageFormat = None,
+    overwrite: opt.Overwrite = False,
+    skip_existing: opt.SkipExisting = False,
+    fail_fast: opt.FailFast = False,
+    max_errors: opt.MaxErrors = None,
+    labels: opt.Labels = True,
+    hide_conf: opt.HideConfidence = False,
+    line_width: opt.LineWidth = None,
+    style: opt.StyleOption = "box",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    json: opt.Json = False,
+    no_progress: opt.NoProgress = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Find objects in pictures, folders and videos, and write what was found.
+
+    rtdetrv2 detect photos : everything in a folder, into detections/
+
+    rtdetrv2 detect clip.mp4 -o out.mp4 : one video, one file
+
+    rtdetrv2 detect clip.mp4 -o - : records as JSON lines on standard output
+    """
+    from rtdetrv2_cli.cli import job, usage
+    from rtdetrv2_cli.cli import plan as planning
+    from rtdetrv2_cli.cli.report import Report
+    from rtdetrv2_cli.infer.detector import Detector
+    from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.source import list_inputs, open_source
+
+    console.set_up(quiet=quiet, verbose=verbose)
+    usage.refuse_contradictions(context)
+    named = planning.name_sources(sources or (), from_file, null=null)
+    inputs = list_inputs(
+        named,
+        recursive=recursive,
+        include=include or (),
+        exclude=exclude or (),
+        skip=() if output == planning.STDOUT else (Path(output),),
+    )
+    plan = planning.plan_run(
+        inputs,
+        output,
+        media=not no_media,
+        records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
+        image_format=image_format,
+    )
+    usage.refuse_unused(context, plan, named)
+    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing)
+    if dry_run:
+        job.show(plan, model, as_json=json)
+        return
+    if not plan.todo:
+        job.nothing_to_do(plan, as_json=json)
+        return
+    shown = console.wants_progress(quiet=quiet, no_progress=no_progress, data_follows=plan.stdout)
+    encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
+    job.prepare(plan, encode, model, offline=offline, shows_progress=shown)
+    detector = Detector(
+        model,
+        device=device,
+        dtype="half" if half else dtype,
+        engine=engine,
+        conf=conf,
+        classes=classes,
+        exclude_classes=exclude_classes,
+        max_det=max_det,
+        imgsz=imgsz,
+        batch=None if batch == "auto" else int(batch),
+        offline=offline,
+    )
+    annotate = job.open_annotator(
+        plan,
+        detector.labels,
+        show_labels=labels,
+        show_confidence=not hide_conf,
+        line_width=line_width,
+        style=style,
+    )
+    report = Report(plan, detector, context.params)
+    code = job.execute(
+        report,
+        open_source(plan.todo, max_frames=max_frames),
+        job.open_sinks(report, annotate, encode),
+        max_errors=1 if fail_fast else max_errors,
+        shows_progress=shown,
+    )
+    if json:
+        console.print_data(report.content())
+    raise Exit(code)

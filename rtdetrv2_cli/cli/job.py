@@ -1,0 +1,169 @@
+"""The steps of `rtdetrv2 detect` once it is decided what to read and write. Knows no option."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from rtdetrv2_cli import hub
+from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli.plan import STDOUT, Plan
+from rtdetrv2_cli.cli.report import Report
+from rtdetrv2_cli.cli.signals import stop_on_signal
+from rtdetrv2_cli.errors import DownloadError
+from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
+from rtdetrv2_cli.media.encoders import pick_encoder
+from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
+from rtdetrv2_cli.media.source import Source
+from rtdetrv2_cli.pipeline import run
+from rtdetrv2_cli.types import Failure, Result
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.media.draw import Style
+
+
+def show(plan: Plan, model: str, *, as_json: bool) -> None:
+    """Tells what a run would read and write, and loads nothing.
+
+    Raises:
+        ModelNotFoundError: no such model.
+    """
+    place = hub.find(model)
+    if place is None:
+        with suppress(DownloadError):  # known, and not here: what the run would fetch
+            hub.pull(model, offline=True)
+    records = [STDOUT] if plan.stdout else [str(path) for path in plan.records]
+    if as_json:
+        inputs = [
+            {
+                "source": item.name,
+                "kind": item.kind,
+                "output": plan.media.get(item.name),
+                "skipped": item.name in plan.skipped,
+            }
+            for item in plan.inputs
+        ]
+        console.print_data(
+            {"model": {"name": model, "path": place}, "inputs": inputs, "records": records}
+        )
+        return
+    rows = [("model", model, str(place or "to be downloaded"))]
+    rows += [(item.kind, item.name, _outcome(plan, item.name)) for item in plan.inputs]
+    rows += [("records", record, "") for record in records]
+    console.print_rows(rows)
+
+
+def _outcome(plan: Plan, name: str) -> str:
+    """Where an input goes."""
+    return "skipped" if name in plan.skipped else str(plan.media.get(name, ""))
+
+
+def nothing_to_do(plan: Plan, *, as_json: bool) -> None:
+    """Tells that every input is done already."""
+    skipped = len(plan.skipped)
+    console.log.info("nothing to do: %d inputs are done already", skipped)
+    if as_json:
+        counts = {"ok": 0, "failed": 0, "skipped": skipped, "frames": 0, "detections": 0}
+        console.print_data({"status": "complete", "counts": counts})
+
+
+def prepare(
+    plan: Plan, encode: EncodeOptions, model: str, *, offline: bool, shows_progress: bool
+) -> None:
+    """Makes sure of what the run needs before anything heavy is loaded.
+
+    Raises:
+        OutputError: no encoder for the videos.
+        ModelError: no such model, or it cannot be fetched.
+    """
+    if plan.makes_video:
+        pick_encoder(encode.vcodec or "h264")
+    if hub.find(model) is not None:
+        return
+    with console.download_bar(shown=shows_progress) as progress:
+        got = hub.pull(model, offline=offline, progress=progress)
+    console.log.info(
+        "downloaded %s: %.1f MB, licence %s, SHA-256 %s",
+        got.path.name,
+        got.bytes / 1e6,
+        got.license or "unknown",
+        got.sha256,
+    )
+
+
+def open_annotator(
+    plan: Plan,
+    labels: Sequence[str],
+    *,
+    show_labels: bool,
+    show_confidence: bool,
+    line_width: int | None,
+    style: "Style",
+) -> Annotate | None:
+    """What draws, if anything is drawn."""
+    if not plan.media:
+        return None
+    from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
+
+    return Annotator(
+        labels,
+        show_labels=show_labels,
+        show_confidence=show_confidence,
+        line_width=line_width,
+        style=style,
+    )
+
+
+def open_sinks(report: Report, annotate: Annotate | None, encode: EncodeOptions) -> list[Sink]:
+    """Everything that the plan wants written, records first."""
+    plan = report.plan
+    sinks: list[Sink] = [
+        open_sink(
+            path,
+            labels=report.detector.labels,
+            header=report.header,
+            summary=report.summary,
+            keep=plan.continues,
+            without=plan.redone,
+        )
+        for path in ([STDOUT] if plan.stdout else plan.records)
+    ]
+    if annotate is not None:
+        sinks.append(MediaSink(plan.media, annotate, encode))
+    return sinks
+
+
+def execute(
+    report: Report,
+    source: Source,
+    sinks: Sequence[Sink],
+    *,
+    max_errors: int | None,
+    shows_progress: bool,
+) -> int:
+    """Runs, follows the run on stderr, writes `run.json`; returns the exit code.
+
+    The first Ctrl-C or SIGTERM ends the run after the frame at hand.
+    """
+    inputs = len(report.plan.inputs)
+    with (
+        stop_on_signal() as stop,
+        report.written(stop),
+        console.progress(inputs, report.summary, shown=shows_progress) as advance,
+    ):
+
+        def on_item(item: Result | Failure) -> None:
+            report.add(item)
+            advance(item)
+
+        run(
+            source,
+            report.detector,
+            sinks,
+            summary=report.summary,
+            max_errors=max_errors,
+            on_item=on_item,
+            stop=stop,
+            stages=report.stages,
+        )
+    console.log.info(report.sentence())
+    return report.exit_code(stop)

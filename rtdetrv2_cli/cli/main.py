@@ -1,0 +1,95 @@
+"""`rtdetrv2`: its commands, and the one place where an error becomes a message and an exit code."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+from typer import Exit, Option, Typer
+
+from rtdetrv2_cli import errors
+from rtdetrv2_cli.cli import console, models
+from rtdetrv2_cli.cli.detect import detect
+
+EXIT_CODES: dict[type[BaseException], int] = {
+    errors.UsageError: 2,
+    errors.InputError: 3,
+    errors.ModelError: 4,
+    MemoryError: 4,
+    errors.StreamLostError: 6,
+    errors.OutputError: 7,
+    KeyboardInterrupt: 130,
+}
+"""The first class an error is an instance of decides; any other is a bug, exit 1."""
+
+_MESSAGES = {MemoryError: "out of memory: try a smaller --batch", KeyboardInterrupt: "interrupted"}
+"""Of errors that say nothing themselves."""
+
+app = Typer(
+    name="rtdetrv2",
+    help="RT-DETRv2 object detection for pictures, videos and streams.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from rtdetrv2_cli import __version__
+
+        console.print_text(f"rtdetrv2 {__version__}")
+        raise Exit
+
+
+@app.callback()
+def rtdetrv2(
+    version: Annotated[
+        bool,
+        Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """RT-DETRv2 object detection for pictures, videos and streams."""
+
+
+app.command("detect")(detect)
+app.command("predict", hidden=True)(detect)
+app.add_typer(models.app, name="models")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command line and exits with its code."""
+    console.set_up()
+    try:
+        app(arguments, prog_name="rtdetrv2")
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - everything ends here
+        sys.exit(_report(error))
+    sys.exit(0)
+
+
+def _report(error: BaseException) -> int:
+    """Says what went wrong in one sentence; returns the exit code."""
+    if isinstance(error.__cause__, BrokenPipeError):
+        _forget_stdout()
+        return EXIT_CODES[errors.OutputError]
+    code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+    message = _MESSAGES.get(type(error)) or str(error)
+    if code == 1:
+        message = f"this is a bug in rtdetrv2, please report it: {type(error).__name__}: {error}"
+    console.say(message, kind="error")
+    if console.log.isEnabledFor(logging.DEBUG):
+        traceback.print_exception(error)
+    return code
+
+
+def _forget_stdout() -> None:
+    """What is still buffered for a reader that has gone is thrown away without a word."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

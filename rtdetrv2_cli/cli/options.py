@@ -1,0 +1,321 @@
+"""Every option once, as an annotated type; a command's signature is a table of them.
+
+Knows names, help and ranges; what a value means is known to the library.
+"""
+
+from typing import Annotated, Literal
+
+from typer import Argument, BadParameter, Option
+
+Engine = Literal["auto", "torch"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+VideoCodec = Literal["h264", "hevc", "vp9", "av1"]
+Preset = Literal[
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+]
+Style = Literal["box", "corner", "round"]
+
+
+def parse_batch(text: str) -> str:
+    """`auto` or a whole number from 1."""
+    if text == "auto" or (text.isdecimal() and int(text) >= 1):
+        return text
+    raise BadParameter(f"{text!r} is neither 'auto' nor a whole number from 1")
+
+
+_INPUT, _MODEL, _FILTER, _OUTPUT = "Input", "Model", "Filter", "Output"
+_AGAIN, _ERRORS, _LOOK, _RUN = "Existing files", "Errors", "Look", "Run"
+
+Sources = Annotated[
+    list[str] | None,
+    Argument(
+        metavar="SOURCE...", help="Pictures, videos, folders, patterns, URLs.", show_default=False
+    ),
+]
+
+# input
+
+Recursive = Annotated[
+    bool,
+    Option(
+        "--recursive/--no-recursive", help="Search folders to their depth.", rich_help_panel=_INPUT
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    Option(
+        metavar="PATTERN",
+        help="Take only names like this, such as '*.jpg' or 'cams/*'; may be repeated.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    Option(
+        metavar="PATTERN",
+        help="Leave out names like this; may be repeated.",
+        rich_help_panel=_INPUT,
+    ),
+]
+FromFile = Annotated[
+    str | None,
+    Option(
+        metavar="FILE",
+        help="Read more sources from a file, one a line; '-' is standard input.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Null = Annotated[
+    bool,
+    Option(
+        "-0",
+        "--null",
+        help="Names in --from-file end with a zero byte (find -print0).",
+        rich_help_panel=_INPUT,
+    ),
+]
+MaxFrames = Annotated[
+    int | None,
+    Option(
+        min=1,
+        metavar="N",
+        help="Read only the first N frames of each video.",
+        rich_help_panel=_INPUT,
+    ),
+]
+
+# model
+
+Model = Annotated[
+    str,
+    Option(
+        "-m",
+        "--model",
+        metavar="NAME|PATH|URL",
+        help="Name (see 'rtdetrv2 models list'), weight file, folder, hf://org/repo or URL.",
+        rich_help_panel=_MODEL,
+    ),
+]
+ImageSize = Annotated[
+    str | None,
+    Option(
+        "--imgsz",
+        metavar="N|HxW",
+        help="Input size of the network, height first, multiples of 32; pictures are stretched "
+        "to it.",
+        show_default="the model's own",
+        rich_help_panel=_MODEL,
+    ),
+]
+Device = Annotated[
+    str,
+    Option(
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:1, mps, xpu, or an index.",
+        rich_help_panel=_MODEL,
+    ),
+]
+DtypeOption = Annotated[
+    Dtype,
+    Option(
+        "--dtype",
+        help="Precision; auto is fp16 on CUDA, bf16 on a CPU with instructions for it, else fp32.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Half = Annotated[
+    bool,
+    Option(
+        "--half", help="Short for --dtype fp16 on a GPU, bf16 on a CPU.", rich_help_panel=_MODEL
+    ),
+]
+EngineOption = Annotated[
+    Engine, Option("--engine", help="What runs the model.", rich_help_panel=_MODEL)
+]
+Batch = Annotated[
+    str,
+    Option(metavar="auto|N", parser=parse_batch, help="Pictures at once.", rich_help_panel=_MODEL),
+]
+Offline = Annotated[
+    bool,
+    Option("--offline", help="Never use the network to fetch a model.", rich_help_panel=_MODEL),
+]
+
+# filter
+
+Confidence = Annotated[
+    float | None,
+    Option(
+        "--conf",
+        min=0.0,
+        max=1.0,
+        metavar="0..1",
+        help="Keep only what scores higher.",
+        show_default="what the model recommends, else 0.5",
+        rich_help_panel=_FILTER,
+    ),
+]
+Classes = Annotated[
+    str | None,
+    Option(
+        metavar="LIST",
+        help="Only these classes: names, ids or both, as in person,car,7.",
+        rich_help_panel=_FILTER,
+    ),
+]
+ExcludeClasses = Annotated[
+    str | None, Option(metavar="LIST", help="Not these classes.", rich_help_panel=_FILTER)
+]
+MaxDetections = Annotated[
+    int | None,
+    Option(
+        "--max-det",
+        min=1,
+        metavar="N",
+        help="At most N objects per frame.",
+        show_default="all the model's queries",
+        rich_help_panel=_FILTER,
+    ),
+]
+
+# output
+
+Output = Annotated[
+    str,
+    Option(
+        "-o",
+        "--output",
+        metavar="FOLDER|FILE|-",
+        help="A folder; with a suffix the one file that one input gives, media or records "
+        "(out.mp4, out.csv); '-' is JSON lines on standard output.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+SaveJson = Annotated[
+    bool, Option("--save-json", help="Also write detections.json.", rich_help_panel=_OUTPUT)
+]
+SaveCsv = Annotated[
+    bool, Option("--save-csv", help="Also write detections.csv.", rich_help_panel=_OUTPUT)
+]
+NoMedia = Annotated[
+    bool, Option("--no-media", help="Write no pictures and videos.", rich_help_panel=_OUTPUT)
+]
+NoJsonl = Annotated[
+    bool, Option("--no-jsonl", help="Write no detections.jsonl.", rich_help_panel=_OUTPUT)
+]
+VideoCodecOption = Annotated[
+    VideoCodec | None,
+    Option(
+        "--vcodec",
+        help="Video codec.",
+        show_default="h264; vp9 for .webm",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Crf = Annotated[
+    float,
+    Option(
+        min=0, max=63, metavar="N", help="Video quality, lower is better.", rich_help_panel=_OUTPUT
+    ),
+]
+PresetOption = Annotated[
+    Preset, Option("--preset", help="Video encoder's speed.", rich_help_panel=_OUTPUT)
+]
+Audio = Annotated[
+    bool, Option("--audio/--no-audio", help="Copy a video's sound.", rich_help_panel=_OUTPUT)
+]
+ImageFormat = Annotated[
+    str | None,
+    Option(
+        metavar="FORMAT",
+        help="Format of written pictures, such as png or jpg.",
+        show_default="as the source",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Overwrite = Annotated[
+    bool, Option("--overwrite", help="Replace what exists.", rich_help_panel=_AGAIN)
+]
+SkipExisting = Annotated[
+    bool,
+    Option(
+        "--skip-existing",
+        help="Leave out inputs whose output exists; records are continued.",
+        rich_help_panel=_AGAIN,
+    ),
+]
+
+# errors
+
+FailFast = Annotated[
+    bool,
+    Option(
+        "--fail-fast", help="Stop at the first input that cannot be read.", rich_help_panel=_ERRORS
+    ),
+]
+MaxErrors = Annotated[
+    int | None,
+    Option(
+        min=1,
+        metavar="N",
+        help="Stop after N inputs that cannot be read.",
+        show_default="go on and exit 5",
+        rich_help_panel=_ERRORS,
+    ),
+]
+
+# look
+
+Labels = Annotated[
+    bool,
+    Option("--labels/--no-labels", help="Write class names beside boxes.", rich_help_panel=_LOOK),
+]
+HideConfidence = Annotated[
+    bool, Option("--hide-conf", help="Leave scores out of the labels.", rich_help_panel=_LOOK)
+]
+LineWidth = Annotated[
+    int | None,
+    Option(
+        min=1,
+        metavar="PIXELS",
+        help="Width of the lines.",
+        show_default="by the picture's size",
+        rich_help_panel=_LOOK,
+    ),
+]
+StyleOption = Annotated[
+    Style, Option("--style", help="How boxes are drawn.", rich_help_panel=_LOOK)
+]
+
+# run
+
+Quiet = Annotated[
+    bool, Option("-q", "--quiet", help="Say nothing but errors.", rich_help_panel=_RUN)
+]
+Verbose = Annotated[
+    bool,
+    Option(
+        "-v", "--verbose", help="Say more; show where an error came from.", rich_help_panel=_RUN
+    ),
+]
+Json = Annotated[
+    bool,
+    Option("--json", help="Print the summary as JSON on standard output.", rich_help_panel=_RUN),
+]
+NoProgress = Annotated[
+    bool, Option("--no-progress", help="Show no progress bar.", rich_help_panel=_RUN)
+]
+DryRun = Annotated[
+    bool,
+    Option(
+        "--dry-run", help="Show what would be read and written, and stop.", rich_help_panel=_RUN
+    ),
+]

@@ -1,0 +1,242 @@
+"""What a run reads and writes, decided before anything heavy is imported. Knows no model."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rtdetrv2_cli.errors import InputError, OutputError, UsageError
+from rtdetrv2_cli.media.existing import recorded_sources
+from rtdetrv2_cli.media.paths import (
+    CONTAINERS,
+    MEDIA_SUFFIXES,
+    MOVING_FORMATS,
+    PICTURE_FORMATS,
+    output_paths,
+)
+from rtdetrv2_cli.media.source import Input
+
+STDOUT = "-"
+_RECORD_SUFFIXES = (".jsonl", ".json", ".csv")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Inputs and the files made of them."""
+
+    inputs: tuple[Input, ...]
+    media: Mapping[str, Path] = field(default_factory=dict)
+    """Input name to annotated picture or video; empty where none is wanted."""
+    records: tuple[Path, ...] = ()
+    run_file: Path | None = None
+    stdout: bool = False
+    """Whether records go to standard output, and nothing anywhere else."""
+    skipped: frozenset[str] = frozenset()
+    """Names of inputs that are done already."""
+    unfinished: frozenset[str] = frozenset()
+    """Names of inputs that an earlier run broke off."""
+    continues: bool = False
+    """Whether records that are there already are kept and continued."""
+
+    @property
+    def todo(self) -> list[Input]:
+        """The inputs that are read."""
+        return [item for item in self.inputs if item.name not in self.skipped]
+
+    @property
+    def redone(self) -> frozenset[str]:
+        """Names of the unfinished inputs that this run reads again: new records replace theirs."""
+        return self.unfinished & {item.name for item in self.inputs}
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file the run would write if nothing was skipped."""
+        run_file = [] if self.run_file is None else [self.run_file]
+        return [*self.media.values(), *self.records, *run_file]
+
+    @property
+    def in_folder(self) -> bool:
+        """Whether the outputs go into a folder."""
+        return self.run_file is not None
+
+    @property
+    def place(self) -> Path | None:
+        """The folder or the file that a reader of the outputs looks for."""
+        return self.run_file.parent if self.run_file else next(iter(self.files), None)
+
+    @property
+    def makes_video(self) -> bool:
+        """Whether any output is a video."""
+        return any(path.suffix.lower() in CONTAINERS for path in self.media.values())
+
+    @property
+    def makes_pictures(self) -> bool:
+        """Whether any output is a single picture."""
+        return bool(self.media) and any(item.kind == "picture" for item in self.inputs)
+
+
+def name_sources(
+    sources: Sequence[str], from_file: str | None = None, *, null: bool = False
+) -> list[str]:
+    """The sources of the command line and those that a file lists.
+
+    Args:
+        sources: Of the command line.
+        from_file: A file with one name a line, or `-` for standard input.
+        null: Names in it end with a zero byte, not with a line.
+
+    Raises:
+        UsageError: there is none.
+        InputError: the file cannot be read.
+    """
+    listed = [] if from_file is None else _listed(from_file, b"\0" if null else b"\n")
+    named = [*sources, *listed]
+    if STDOUT in named:
+        raise UsageError("- is no source: to read names from standard input, use --from-file -")
+    if not named:
+        where = "" if from_file is None else f": {from_file} lists none"
+        raise UsageError(f"name at least one picture, video, folder or URL{where}")
+    return named
+
+
+def _listed(from_file: str, separator: bytes) -> list[str]:
+    try:
+        content = sys.stdin.buffer.read() if from_file == "-" else Path(from_file).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the list {from_file}: {error.strerror}") from error
+    names = (
+        name.rstrip(b"\r") if separator == b"\n" else name for name in content.split(separator)
+    )
+    return [os.fsdecode(name) for name in names if name]
+
+
+def record_files(*, jsonl: bool, json: bool, csv: bool) -> list[str]:
+    """Names of the record files that a folder gets."""
+    wanted = {"detections.jsonl": jsonl, "detections.json": json, "detections.csv": csv}
+    return [name for name, yes in wanted.items() if yes]
+
+
+def plan_run(
+    inputs: Sequence[Input],
+    output: str,
+    *,
+    media: bool = True,
+    records: Sequence[str] = ("detections.jsonl",),
+    image_format: str | None = None,
+) -> Plan:
+    """Where the outputs of `inputs` go.
+
+    Args:
+        inputs: At least one.
+        output: A folder; a file name with a suffix, for one input; or `-`.
+        media: Whether a folder gets annotated pictures and videos.
+        records: The record files that a folder gets.
+        image_format: Of pictures in a folder; None keeps the source's.
+
+    Raises:
+        UsageError: the output does not suit the inputs, or would replace one.
+    """
+    if output == STDOUT:
+        return Plan(tuple(inputs), stdout=True)
+    path = Path(output)
+    if path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
+        plan = _one_file(inputs, path)
+    else:
+        plan = Plan(
+            tuple(inputs),
+            output_paths(inputs, path, image_format=image_format) if media else {},
+            tuple(path / name for name in records),
+            path / "run.json",
+        )
+        if not (plan.media or plan.records):
+            raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
+    _refuse_inputs_as_outputs(plan)
+    return plan
+
+
+def _one_file(inputs: Sequence[Input], path: Path) -> Plan:
+    suffix = path.suffix.lower()
+    if len(inputs) > 1:
+        raise UsageError(
+            f"{len(inputs)} inputs do not go into the one file {path}: name a folder, "
+            "without a suffix"
+        )
+    if suffix in _RECORD_SUFFIXES:
+        return Plan(tuple(inputs), records=(path,))
+    if suffix not in MEDIA_SUFFIXES:
+        known = " ".join([*_RECORD_SUFFIXES, *sorted(MEDIA_SUFFIXES)])
+        raise UsageError(
+            f"nothing is written as {suffix}: use one of {known}, or end a folder's name with /"
+        )
+    moves = suffix in CONTAINERS or PICTURE_FORMATS[suffix] in MOVING_FORMATS
+    if inputs[0].kind != "picture" and not moves:
+        raise UsageError(f"{suffix} holds one picture, not a {inputs[0].kind}: try .mp4")
+    return Plan(tuple(inputs), {inputs[0].name: path})
+
+
+def _refuse_inputs_as_outputs(plan: Plan) -> None:
+    sources = {Path(item.location).resolve() for item in plan.inputs if "://" not in item.location}
+    for path in plan.files:
+        if path.resolve() in sources:
+            raise UsageError(f"{path} is an input and would be replaced: choose another --output")
+
+
+def settle_existing(plan: Plan, *, overwrite: bool = False, skip: bool = False) -> Plan:
+    """The plan with the inputs that are done already, or a refusal.
+
+    Args:
+        plan: Of the run.
+        overwrite: Replace whatever is there.
+        skip: Pass over inputs whose picture or video is there, or, where no media are wanted,
+            whose frames are in the first record file; but for the one an earlier run broke off.
+
+    Raises:
+        UsageError: a file is there, and neither was asked for.
+        OutputError: a folder cannot be written to, or a record file cannot be continued.
+    """
+    _check_writable(plan)
+    if skip:
+        return _without_done(plan)
+    present = [path for path in plan.files if path.exists()]
+    if present and not overwrite:
+        more = f" and {len(present) - 1} more" if len(present) > 1 else ""
+        raise UsageError(
+            f"{present[0]}{more} would be replaced: add --overwrite or --skip-existing, "
+            "or choose another --output"
+        )
+    return plan
+
+
+def _without_done(plan: Plan) -> Plan:
+    recorded = [recorded_sources(path) if path.exists() else set() for path in plan.records]
+    if plan.media:
+        done = {name for name, path in plan.media.items() if path.exists()}
+    else:
+        done = recorded[0] & {item.name for item in plan.inputs}
+    unfinished = frozenset(unfinished_sources(plan.run_file))
+    skipped = frozenset(done) - unfinished
+    return replace(plan, skipped=skipped, unfinished=unfinished, continues=True)
+
+
+def unfinished_sources(run_file: Path | None) -> list[str]:
+    """Names of the inputs that an earlier run had begun when it was stopped."""
+    if run_file is None or not run_file.exists():
+        return []
+    try:
+        names: list[str] = json.loads(run_file.read_text("utf-8")).get("unfinished", [])
+    except (OSError, ValueError, AttributeError) as error:
+        raise OutputError(
+            f"{run_file} is damaged: move it away, or use --overwrite instead"
+        ) from error
+    return names
+
+
+def _check_writable(plan: Plan) -> None:
+    for folder in {path.absolute().parent for path in plan.files}:
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        if not existing.is_dir():
+            raise OutputError(f"{existing} is a file, not a folder: choose another --output")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise OutputError(f"{existing} cannot be written to: choose another --output")

@@ -1,0 +1,115 @@
+"""Options that contradict each other, or that a run has no use for. Knows no other values."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from typer import Context
+
+from rtdetrv2_cli.cli.plan import Plan
+from rtdetrv2_cli.errors import UsageError
+
+_CONTRADICTIONS = (
+    ("quiet", "verbose"),
+    ("overwrite", "skip_existing"),
+    ("half", "dtype"),
+    ("fail_fast", "max_errors"),
+)
+
+
+class _Rule(NamedTuple):
+    """Options, when a run with these sources can use them, and what to say when it cannot."""
+
+    options: tuple[str, ...]
+    usable: Callable[[Plan, Sequence[str]], bool]
+    reason: str
+
+
+_RULES = (
+    _Rule(
+        ("recursive",),
+        lambda _, sources: any(Path(s).is_dir() or any(c in s for c in "*?[") for s in sources),
+        "no folder is among the sources",
+    ),
+    _Rule(
+        ("max_frames",),
+        lambda plan, _: any(item.kind != "picture" for item in plan.inputs),
+        "no video is among the inputs",
+    ),
+    _Rule(
+        ("vcodec", "crf", "preset", "audio"),
+        lambda plan, _: plan.makes_video,
+        "this run writes no video",
+    ),
+    _Rule(
+        ("image_format",),
+        lambda plan, _: plan.in_folder and plan.makes_pictures,
+        "this run writes no pictures into a folder",
+    ),
+    _Rule(
+        ("labels", "hide_conf", "line_width", "style"),
+        lambda plan, _: bool(plan.media),
+        "this run writes no pictures and no videos to draw on",
+    ),
+    _Rule(
+        ("save_json", "save_csv", "no_jsonl"),
+        lambda plan, _: plan.in_folder,
+        "only a folder gets several files of records",
+    ),
+    _Rule(
+        ("no_media",),
+        lambda plan, _: not plan.media,
+        "--output names a picture or a video",
+    ),
+    _Rule(
+        ("overwrite", "skip_existing"),
+        lambda plan, _: not plan.stdout,
+        "standard output replaces nothing",
+    ),
+    _Rule(
+        ("json",),
+        lambda plan, _: not plan.stdout,
+        "standard output is taken by the records",
+    ),
+)
+
+
+def given_by_hand(context: Context) -> frozenset[str]:
+    """Names of the parameters that stand on the command line."""
+    origins = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(
+        name for name, origin in origins.items() if origin and origin.name == "COMMANDLINE"
+    )
+
+
+def refuse_contradictions(context: Context) -> None:
+    """Stops a run whose options do not go together.
+
+    Raises:
+        UsageError: naming two of them.
+    """
+    given, values = given_by_hand(context), context.params
+    for first, second in _CONTRADICTIONS:
+        if first in given and second in given:
+            raise UsageError(f"{_flag(first)} and {_flag(second)} contradict each other")
+    if "hide_conf" in given and not values["labels"]:
+        raise UsageError("--hide-conf changes labels, but --no-labels leaves them out")
+    if "null" in given and not values["from_file"]:
+        raise UsageError("-0 tells how names end in --from-file, which is not given")
+
+
+def refuse_unused(context: Context, plan: Plan, sources: Sequence[str]) -> None:
+    """Stops a run for which an option was given that nothing in it can use.
+
+    Raises:
+        UsageError: naming the option and the reason.
+    """
+    given = given_by_hand(context)
+    for rule in _RULES:
+        named = [option for option in rule.options if option in given]
+        if named and not rule.usable(plan, sources):
+            raise UsageError(f"{_flag(named[0])} is of no use: {rule.reason}")
+
+
+def _flag(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"

@@ -1,0 +1,1 @@
+"""Frames to detections: resize, run the network, read its answer. Knows no file."""

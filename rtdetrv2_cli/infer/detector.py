@@ -1,0 +1,197 @@
+"""Preprocess, engine, postprocess behind one call. Knows no files."""
+
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import closing
+from os import PathLike
+from typing import Protocol
+
+import numpy as np
+
+from rtdetrv2_cli.errors import UsageError
+from rtdetrv2_cli.infer.engine import Engine, open_engine
+from rtdetrv2_cli.infer.postprocess import postprocess
+from rtdetrv2_cli.infer.preprocess import preprocess
+from rtdetrv2_cli.labels import parse_classes
+from rtdetrv2_cli.stream import batched, clock
+from rtdetrv2_cli.types import Detections, Failure, Frame, Image, Result, Size, SourceInfo
+
+DEFAULT_MODEL = "roadusers"
+DEFAULT_CONFIDENCE = 0.5
+"""For models that recommend none."""
+
+_AUTO_BATCH = {"cpu": 4}
+_AUTO_BATCH_GPU = 16
+
+Classes = str | Collection[str | int]
+
+
+class FrameSource(Protocol):
+    """Whatever yields frames, such as `open_source(...)`."""
+
+    def frames(self) -> Generator[Frame | Failure, None, None]: ...
+
+
+class Detector:
+    """Finds objects in pictures.
+
+    Args:
+        model: A name such as `roadusers` or `r50vd`, a path, or an engine that is open already
+            (then device, dtype, engine, imgsz, variant and offline say nothing).
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or an index.
+        dtype: `auto`, `fp32`, `bf16`, `fp16`, or `half` (fp16 on a GPU, bf16 on a CPU).
+        engine: `auto` or `torch`.
+        conf: Scores above it count; None: what the model recommends, else 0.5.
+        classes: Names, ids or both to look for, as a list or `"person,car,7"`; None: all.
+        exclude_classes: The same, to leave out.
+        max_det: At most so many objects per picture; None: as many as the model has queries.
+        imgsz: Input size, `640` or `"480x640"` (height first); None: the model's own.
+        batch: Pictures at once; None: as suits the device.
+        variant: Of a bare checkpoint whose file cannot tell it.
+        offline: Never use the network.
+
+    Raises:
+        UsageError: a value that makes no sense.
+        ModelError: the model or the device is missing or unusable.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str] | Engine = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        engine: str = "auto",
+        conf: float | None = None,
+        classes: Classes | None = None,
+        exclude_classes: Classes | None = None,
+        max_det: int | None = None,
+        imgsz: int | str | Size | None = None,
+        batch: int | None = None,
+        variant: str | None = None,
+        offline: bool = False,
+    ) -> None:
+        _check(conf, max_det, batch)
+        if isinstance(model, str | PathLike):
+            model = open_engine(
+                model,
+                engine=engine,
+                device=device,
+                dtype=dtype,
+                imgsz=imgsz,
+                variant=variant,
+                offline=offline,
+            )
+        self.engine: Engine = model
+        self.labels: tuple[str, ...] = model.labels
+        self.conf = next(
+            c for c in (conf, model.info.confidence, DEFAULT_CONFIDENCE) if c is not None
+        )
+        self.max_det = max_det
+        self.classes = _chosen(classes, exclude_classes, model.labels)
+        self.batch_size = _auto_batch(model.device) if batch is None else batch
+        self.seconds: dict[str, float] = {}
+        """Time spent in each step so far."""
+
+    def __call__(self, frames: Sequence[Frame | Image]) -> list[Detections]:
+        """What is in each picture, best first; boxes end at the picture's border.
+
+        Takes frames or plain uint8 RGB arrays [height, width, 3], all in one batch.
+        """
+        pictures = [_as_frame(frame) for frame in frames]
+        if not pictures:
+            return []
+        with clock(self.seconds, "preprocess"):
+            batch = preprocess(pictures, self.engine.size)
+        with clock(self.seconds, "infer"):
+            prediction = self.engine(batch.pixels)
+        with clock(self.seconds, "postprocess"):
+            found = postprocess(
+                prediction,
+                batch.sizes,
+                conf=self.conf,
+                max_det=self.max_det,
+                classes=self.classes,
+            )
+            return [_clip(*pair) for pair in zip(found, pictures, strict=True)]
+
+    def stream(
+        self, source: FrameSource, *, on_failure: Callable[[Failure], object] | None = None
+    ) -> Generator[Result, None, None]:
+        """The frames of a source with what is in them, in order, a batch at a time.
+
+        Args:
+            source: For example `open_source("clips")`.
+            on_failure: Called at its turn with each input that cannot be read; the next input
+                follows. Without it the failure's error is raised, after the results before it.
+        """
+        with closing(source.frames()) as items:
+            for item in detect(items, self):
+                if isinstance(item, Result):
+                    yield item
+                elif on_failure is None:
+                    raise item.error
+                else:
+                    on_failure(item)
+
+
+class FrameDetector(Protocol):
+    """What `detect` needs of a detector."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def __call__(self, frames: Sequence[Frame]) -> list[Detections]: ...
+
+
+def detect(
+    items: Iterable[Frame | Failure], detector: FrameDetector
+) -> Generator[Result | Failure, None, None]:
+    """Every frame with its detections, in order; failures keep their place."""
+    for batch in batched(items, detector.batch_size):
+        frames = [item for item in batch if isinstance(item, Frame)]
+        found = iter(detector(frames) if frames else [])
+        for item in batch:
+            yield Result(item, next(found)) if isinstance(item, Frame) else item
+
+
+def _check(conf: float | None, max_det: int | None, batch: int | None) -> None:
+    if conf is not None and not 0 <= conf <= 1:
+        raise UsageError(f"conf is {conf}: it is a share, 0 to 1")
+    if max_det is not None and max_det < 1:
+        raise UsageError(f"max_det is {max_det}: it must be at least 1")
+    if batch is not None and batch < 1:
+        raise UsageError(f"batch is {batch}: it must be at least 1")
+
+
+def _chosen(
+    classes: Classes | None, exclude: Classes | None, labels: tuple[str, ...]
+) -> frozenset[int] | None:
+    if classes is None and exclude is None:
+        return None
+    chosen = frozenset(range(len(labels))) if classes is None else _class_ids(classes, labels)
+    chosen -= frozenset() if exclude is None else _class_ids(exclude, labels)
+    if not chosen:
+        raise UsageError("no class is left to look for: check classes and exclude_classes")
+    return chosen
+
+
+def _class_ids(classes: Classes, labels: tuple[str, ...]) -> frozenset[int]:
+    text = classes if isinstance(classes, str) else ",".join(map(str, classes))
+    return parse_classes(text, labels)
+
+
+def _auto_batch(device: str) -> int:
+    return _AUTO_BATCH.get(device.partition(":")[0], _AUTO_BATCH_GPU)
+
+
+def _as_frame(picture: Frame | Image) -> Frame:
+    if isinstance(picture, Frame):
+        return picture
+    size = Size(*picture.shape[:2])
+    return Frame(SourceInfo("array", "", size), size, 0, picture)
+
+
+def _clip(detections: Detections, frame: Frame) -> Detections:
+    border = np.tile(frame.size[::-1], 2).astype(np.float32)  # width, height, width, height
+    boxes = np.clip(detections.boxes, 0, border)
+    return Detections(boxes, detections.scores, detections.class_ids)

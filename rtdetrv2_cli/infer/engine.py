@@ -1,0 +1,133 @@
+"""What runs a network, seen as numpy arrays in and out. Knows no backend's own types."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from os import PathLike
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdetrv2_cli.errors import ModelError, UsageError
+from rtdetrv2_cli.types import Size
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.model.checkpoint import LoadedModel, ModelInfo
+
+STRIDE = 32
+"""Height and width of a network's input are multiples of its coarsest map's stride."""
+
+ENGINES = {"torch": "rtdetrv2_cli.infer.torch_engine:TorchEngine"}
+"""Engine name to `module:class`; imported when chosen, so that an engine costs nothing unused."""
+
+DTYPES = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures at the network's input size, and the sizes they had."""
+
+    pixels: NDArray[np.uint8]
+    """RGB [b, 3, height, width]."""
+    sizes: NDArray[np.int64]
+    """[b, 2] height and width of the upright pictures before resizing."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.shape[1] != 3 or self.pixels.dtype != np.uint8:
+            raise ValueError(f"pixels are {self.pixels.dtype} {self.pixels.shape}, not RGB uint8")
+        if self.sizes.shape != (len(self.pixels), 2):
+            raise ValueError(f"sizes {self.sizes.shape} for {len(self.pixels)} pictures")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The network's answer, one row per query."""
+
+    logits: NDArray[np.float32]
+    """[b, q, c]; the sigmoid of a logit is a score."""
+    boxes: NDArray[np.float32]
+    """[b, q, 4] centre x, centre y, width, height as shares of the picture, 0..1."""
+
+    def __post_init__(self) -> None:
+        if self.logits.ndim != 3 or self.boxes.shape != (*self.logits.shape[:2], 4):
+            raise ValueError(
+                f"logits {self.logits.shape} and boxes {self.boxes.shape} do not match"
+            )
+        if not (np.isfinite(self.logits).all() and np.isfinite(self.boxes).all()):
+            raise ModelError(
+                "the network gave values that are not numbers: its weights are damaged, "
+                "or it needs a wider dtype (try --dtype fp32)"
+            )
+
+
+class Engine(Protocol):
+    """A network on a device. `__call__` takes RGB uint8 [b, 3, *size] and may be given b = 0."""
+
+    @property
+    def size(self) -> Size: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def info(self) -> "ModelInfo": ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Prediction: ...
+
+
+def open_engine(
+    model: "str | PathLike[str] | LoadedModel",
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    dtype: str = "auto",
+    imgsz: int | str | Size | None = None,
+    variant: str | None = None,
+    offline: bool = False,
+) -> Engine:
+    """The engine that runs `model`: a name, a path, or a model that is loaded already.
+
+    Raises:
+        UsageError: an engine, dtype or size that does not exist.
+        DeviceError: the device is absent, or cannot compute in `dtype`.
+        ModelError: the model is not found or cannot be loaded.
+    """
+    size = None if imgsz is None else parse_size(imgsz)
+    if dtype not in ("auto", *DTYPES):
+        raise UsageError(f"no dtype {dtype!r} in this version: choose auto, {', '.join(DTYPES)}")
+    if engine not in ("auto", *ENGINES):
+        raise UsageError(f"no engine {engine!r} in this version: choose auto, {', '.join(ENGINES)}")
+    module, _, name = ENGINES["torch" if engine == "auto" else engine].partition(":")
+    open_it: Callable[..., Engine] = getattr(import_module(module), name).open
+    return open_it(model, device=device, dtype=dtype, size=size, variant=variant, offline=offline)
+
+
+def parse_size(imgsz: int | str | Size) -> Size:
+    """Height and width from `640`, `"640"` or `"480x640"`, always height first.
+
+    Raises:
+        UsageError: not a size, or not multiples of 32.
+    """
+    if isinstance(imgsz, Size):
+        size = imgsz
+    else:
+        match = re.fullmatch(r"(\d+)(?:[x*](\d+))?", str(imgsz).strip().lower())
+        if match is None:
+            raise UsageError(f"{imgsz!r} is not a size: write 640, or height x width as in 480x640")
+        height, width = match[1], match[2] or match[1]
+        size = Size(int(height), int(width))
+    if any(side < STRIDE or side % STRIDE for side in size):
+        nearest = "x".join(str(max(1, round(side / STRIDE)) * STRIDE) for side in size)
+        raise UsageError(
+            f"size {size.height}x{size.width} must be multiples of {STRIDE}: try {nearest}"
+        )
+    return size

@@ -1,0 +1,184 @@
+"""PyTorch as an engine, on whatever device it finds. Knows no frame and no file format."""
+
+import sys
+from collections.abc import Callable, Mapping
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rtdetrv2_cli.errors import DeviceError, UsageError
+from rtdetrv2_cli.infer.engine import DTYPES, Prediction
+from rtdetrv2_cli.model import checkpoint
+from rtdetrv2_cli.model.checkpoint import LoadedModel
+from rtdetrv2_cli.model.fuse import fuse
+from rtdetrv2_cli.types import Size
+
+_DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
+
+_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""What x86 and ARM call bfloat16 arithmetic; without it a CPU emulates it, slower than float32."""
+
+
+class TorchEngine:
+    """The deploy form of a network on one device, in one precision."""
+
+    name = "torch"
+
+    def __init__(
+        self, model: LoadedModel, device: torch.device, dtype: str, size: Size | None = None
+    ) -> None:
+        config = model.model.config
+        self.size = size or Size(*config.image_size)
+        _check_size(self.size, config.num_queries)
+        self.labels = config.labels
+        self.info = model.info
+        self.device = str(device)
+        self.dtype = dtype
+        self._device = device
+        self._dtype = _DTYPES[dtype]
+        self._largest = sys.maxsize  # pictures at once; less after the memory ran out
+        network = fuse(model.model).eval().requires_grad_(False)
+        try:
+            network = network.to(device, self._dtype)
+            self._network = network.to(memory_format=torch.channels_last)
+        except RuntimeError as error:
+            if _out_of_memory(error):
+                raise DeviceError(f"{device} has too little memory for this model") from error
+            raise
+
+    @classmethod
+    def open(
+        cls,
+        model: str | PathLike[str] | LoadedModel,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        size: Size | None = None,
+        variant: str | None = None,
+        offline: bool = False,
+    ) -> Self:
+        """Chooses device and precision first, so that a wrong one costs no loading."""
+        where = choose_device(device)
+        precision = choose_dtype(dtype, where)
+        if not isinstance(model, LoadedModel):
+            model = checkpoint.load(model, variant=variant, offline=offline)
+        return cls(model, where, precision, size)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
+        """Runs RGB uint8 [b, 3, *size]; out of memory, it halves the batch and keeps to that.
+
+        Raises:
+            DeviceError: not even one picture fits into the device's memory.
+        """
+        if len(pixels) > self._largest:
+            return self._halves(pixels)
+        try:
+            return self._run(pixels)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            if len(pixels) <= 1:
+                raise DeviceError(
+                    f"{self.device} has too little memory for one picture at "
+                    f"{self.size.height}x{self.size.width}: try a smaller --imgsz"
+                ) from error
+        self._largest = (len(pixels) + 1) // 2
+        return self._halves(pixels)
+
+    def _halves(self, pixels: NDArray[np.uint8]) -> Prediction:
+        middle = (len(pixels) + 1) // 2
+        first, second = self(pixels[:middle]), self(pixels[middle:])
+        return Prediction(
+            np.concatenate([first.logits, second.logits]),
+            np.concatenate([first.boxes, second.boxes]),
+        )
+
+    @torch.inference_mode()
+    def _run(self, pixels: NDArray[np.uint8]) -> Prediction:
+        # uint8 crosses to the device: a quarter of the bytes of float32
+        images = torch.from_numpy(pixels).to(self._device)
+        images = images.to(self._dtype, memory_format=torch.channels_last).div_(255)
+        output = self._network(images)
+        return Prediction(_to_numpy(output.logits), _to_numpy(output.pred_boxes))
+
+
+def _check_size(size: Size, queries: int) -> None:
+    positions = size.height * size.width * 21 // 1024  # 1/8² + 1/16² + 1/32² of the pixels
+    if positions < queries:
+        raise UsageError(
+            f"size {size.height}x{size.width} is too small for this model: it has {positions} "
+            f"positions for {queries} queries"
+        )
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out: GPUs have a class for it, the CPU and MPS have only words."""
+    words = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in words
+        or "can't allocate memory" in words
+    )
+
+
+def _to_numpy(tensor: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = tensor.float().cpu().numpy()
+    return array
+
+
+def devices() -> list[str]:
+    """Names of the devices of this machine, the CPU last."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        return ["cpu"]
+    count = torch.accelerator.device_count()
+    return [*(f"{accelerator.type}:{index}" for index in range(count)), "cpu"]
+
+
+def choose_device(text: str) -> torch.device:
+    """The device `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or a bare index such as `0` means.
+
+    Raises:
+        DeviceError: there is none of that name here; the message tells what there is.
+    """
+    present = devices()
+    wanted = text.strip().lower()
+    if wanted == "auto":
+        return torch.device(present[0])
+    if wanted.isdecimal():
+        matches = [name for name in present if name.endswith(f":{int(wanted)}")]
+    else:
+        matches = [name for name in present if wanted in (name, name.partition(":")[0])]
+    if not matches:
+        raise DeviceError(f"no device {text!r} here: there is {', '.join(present)}")
+    return torch.device(matches[0])
+
+
+def choose_dtype(text: str, device: torch.device) -> str:
+    """The precision to compute in; `auto` is the fastest one the device has instructions for.
+
+    `half` is fp16 on a GPU and bf16 on a CPU.
+
+    Raises:
+        DeviceError: the device cannot compute in it.
+    """
+    if text == "half":
+        return "bf16" if device.type == "cpu" else "fp16"
+    if text == "auto":
+        if device.type == "cuda":
+            return "fp16"
+        return "bf16" if device.type == "cpu" and _cpu_has_bf16() else "fp32"
+    if text == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+        raise DeviceError(f"{device} cannot compute in bf16: try --dtype fp16 or fp32")
+    return text
+
+
+def _cpu_has_bf16() -> bool:
+    # older releases of PyTorch cannot tell; they get fp32, which is right on every CPU
+    read: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = read()
+    return any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS)

@@ -1,0 +1,118 @@
+"""Fixtures for the command line: a tiny model with random weights, and a way to run commands."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    log = logging.getLogger("rtdetrv2_cli")
+    before = log.level, log.propagate, log.handlers
+    yield
+    log.level, log.propagate, log.handlers = before
+    logging.captureWarnings(False)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def records(self) -> list[dict]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Cli = Callable[..., Outcome]
+
+
+@pytest.fixture
+def cli(capsys, tmp_path, monkeypatch) -> Cli:
+    """Runs a command line in an empty folder: exit code, standard output, standard error."""
+    from rtdetrv2_cli.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Outcome(int(stop.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory) -> Path:
+    """A model file that recommends a threshold of 0, so that it always finds ten things."""
+    import torch
+
+    from rtdetrv2_cli.model.checkpoint import ModelInfo, save
+    from rtdetrv2_cli.model.config import PResNetConfig, RtDetrV2Config
+    from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+
+    config = RtDetrV2Config(
+        backbone_config=PResNetConfig(
+            embedding_size=8,
+            hidden_sizes=(8, 16, 16, 16),
+            depths=(1, 1, 1, 1),
+            layer_type="basic",
+            freeze_stem=False,
+        ),
+        freeze_backbone_batch_norms=False,
+        id2label={0: "person", 1: "car", 2: "dog"},
+        image_size=(64, 64),
+        encoder_hidden_dim=32,
+        encoder_ffn_dim=32,
+        encoder_attention_heads=4,
+        hidden_expansion=0.5,
+        d_model=32,
+        num_queries=10,
+        decoder_ffn_dim=32,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        num_denoising=10,
+    )
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    model = RtDetrV2ForObjectDetection(config).eval()
+    torch.set_rng_state(state)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save(model, path, ModelInfo("tiny", "", license="MIT", confidence=0.0))
+    return path
+
+
+@pytest.fixture
+def detect(cli, tiny_weights) -> Cli:
+    """`rtdetrv2 detect` with the tiny model."""
+    return lambda *arguments: cli("detect", "-m", tiny_weights, *arguments)
+
+
+def read_records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture
+def records() -> Callable[[Path], list[dict]]:
+    """The records of a JSONL file."""
+    return read_records
+
+
+@pytest.fixture
+def frames_of() -> Callable[[Path], list[tuple[str, int]]]:
+    """Source and index of every frame line of a JSONL file."""
+    return lambda path: [
+        (record["source"], record["frame"])
+        for record in read_records(path)
+        if record["type"] == "frame"
+    ]

@@ -1,0 +1,27 @@
+from typing import get_args
+
+from rtdetrv2_cli.cli import options
+from rtdetrv2_cli.infer.engine import DTYPES, ENGINES
+from rtdetrv2_cli.media import draw, encoders
+
+
+def test_help_offers_what_there_is():
+    assert {*get_args(options.Engine)} == {"auto", *ENGINES}
+    assert {*get_args(options.Dtype)} == {"auto", *DTYPES}
+    assert get_args(options.Style) == get_args(draw.Style)
+    assert {*get_args(options.VideoCodec)} == {*encoders.ENCODERS}
+    assert get_args(options.Preset) == encoders._PRESETS
+
+
+def test_help_of_detect_shows_every_option_once_in_a_panel(cli):
+    shown = cli("detect", "--help")
+    assert shown.code == 0
+    panels = ("Input", "Model", "Filter", "Output", "Existing files", "Errors", "Look", "Run")
+    for panel in panels:
+        assert f"─ {panel} ─" in shown.out
+    options_panel = shown.out.partition("─ Options ─")[2].partition("─ Input ─")[0]
+    assert options_panel.count("--") == 1  # all but --help have a panel of their own
+    assert "--max-det" in shown.out
+    assert "--max_det" not in shown.out
+    assert "(the model's own)" in shown.out
+    assert "rtdetrv2 detect clip.mp4 -o out.mp4" in shown.out

@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+import torch
+
+from rtdetrv2_cli.errors import DeviceError, ModelNotFoundError, UsageError
+from rtdetrv2_cli.infer import torch_engine
+from rtdetrv2_cli.infer.torch_engine import TorchEngine, choose_device, choose_dtype
+from rtdetrv2_cli.model.checkpoint import LoadedModel, ModelInfo
+from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+from rtdetrv2_cli.types import Size
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda:0")
+
+
+@pytest.fixture
+def loaded(tiny_config, restore_rng):
+    torch.manual_seed(0)
+    return LoadedModel(RtDetrV2ForObjectDetection(tiny_config).eval(), ModelInfo("tiny", ""))
+
+
+def pixels(pictures: int, size: tuple[int, int] = (64, 64)) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (pictures, 3, *size), np.uint8)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    monkeypatch.setattr(torch_engine, "devices", lambda: ["cuda:0", "cuda:1", "cpu"])
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(torch_engine, "devices", lambda: ["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("auto", "cuda:0"),
+        ("cpu", "cpu"),
+        ("cuda", "cuda:0"),
+        ("cuda:1", "cuda:1"),
+        ("1", "cuda:1"),
+        ("CUDA", "cuda:0"),
+    ],
+)
+def test_a_device_is_chosen_among_those_present(two_gpus, text, device):
+    assert str(choose_device(text)) == device
+
+
+@pytest.mark.parametrize("text", ["cuda:2", "2", "mps", "xpu", "gpu", "", "0,1"])
+def test_an_absent_device_is_refused_and_the_present_are_named(two_gpus, text):
+    with pytest.raises(DeviceError, match="cuda:0, cuda:1, cpu"):
+        choose_device(text)
+
+
+@pytest.mark.parametrize("text", ["cuda", "0", "mps"])
+def test_without_a_gpu_nothing_falls_back_to_the_cpu(no_gpu, text):
+    with pytest.raises(DeviceError, match="there is cpu"):
+        choose_device(text)
+    assert choose_device("auto") == CPU
+
+
+def test_this_machine_has_at_least_a_cpu():
+    assert torch_engine.devices()[-1] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "dtype"),
+    [
+        ("auto", "cuda:0", "fp16"),
+        ("auto", "mps", "fp32"),
+        ("half", "cpu", "bf16"),
+        ("half", "cuda:0", "fp16"),
+        ("half", "mps", "fp16"),
+        ("fp32", "cuda:0", "fp32"),
+        ("fp16", "cpu", "fp16"),
+    ],
+)
+def test_the_precision_goes_by_the_device(text, device, dtype):
+    assert choose_dtype(text, torch.device(device)) == dtype
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, "fp32"),
+        ({"avx512_bf16": True}, "bf16"),
+        ({"amx_bf16": True}, "bf16"),
+        ({"neon": True, "bf16": True}, "bf16"),
+        ({}, "fp32"),
+    ],
+)
+def test_a_cpu_computes_in_bf16_only_with_instructions_for_it(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_dtype("auto", CPU) == dtype
+
+
+def test_a_pytorch_that_cannot_tell_gets_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_dtype("auto", CPU) == "fp32"
+
+
+def test_bf16_on_a_gpu_without_it_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    with pytest.raises(DeviceError, match="try --dtype fp16"):
+        choose_dtype("bf16", CUDA)
+
+
+def test_an_absent_device_is_told_before_the_model_is_looked_for(no_gpu):
+    with pytest.raises(DeviceError):
+        TorchEngine.open("no such model", device="cuda")
+    with pytest.raises(ModelNotFoundError):
+        TorchEngine.open("no such model", device="cpu")
+
+
+def test_it_gives_what_the_network_gives(loaded):
+    batch = pixels(2)
+    answer = TorchEngine(loaded, CPU, "fp32")(batch)
+    with torch.inference_mode():
+        expected = loaded.model(torch.from_numpy(batch).float() / 255)
+    np.testing.assert_allclose(
+        np.sort(answer.logits.ravel()), np.sort(expected.logits.numpy().ravel()), atol=1e-4
+    )
+
+
+def test_the_model_itself_stays_as_it_was(loaded):
+    before = {key: value.clone() for key, value in loaded.model.state_dict().items()}
+    TorchEngine(loaded, CPU, "bf16")(pixels(1))
+    after = loaded.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_size_is_the_models_own_unless_another_is_asked_for(loaded):
+    assert TorchEngine(loaded, CPU, "fp32").size == (64, 64)
+    wide = TorchEngine(loaded, CPU, "fp32", Size(32, 96))
+    assert wide.size == (32, 96)
+    assert wide(pixels(1, (32, 96))).boxes.shape == (1, 10, 4)
+
+
+def test_a_size_with_fewer_positions_than_queries_is_refused(tiny_config):
+    from dataclasses import replace
+
+    model = RtDetrV2ForObjectDetection(replace(tiny_config, num_queries=22)).eval()
+    with pytest.raises(UsageError, match="21 positions for 22 queries"):
+        TorchEngine(LoadedModel(model, ModelInfo("tiny", "")), CPU, "fp32", Size(32, 32))
+
+
+class SmallMemory(torch.nn.Module):
+    """A device that has room for `room` pictures; remembers the batches it was given."""
+
+    def __init__(self, network: torch.nn.Module, room: int, error: Exception | None = None) -> None:
+        super().__init__()
+        self.network, self.room = network, room
+        self.error = error or torch.OutOfMemoryError("no room")
+        self.batches: list[int] = []
+
+    def forward(self, images):
+        self.batches.append(len(images))
+        if len(images) > self.room:
+            raise self.error
+        return self.network(images)
+
+
+def test_out_of_memory_halves_the_batch_and_keeps_to_that(loaded):
+    engine = TorchEngine(loaded, CPU, "fp32")
+    batch = pixels(7)
+    expected = engine(batch)
+    engine._network = memory = SmallMemory(engine._network, room=2)
+    first, second = engine(batch), engine(batch)
+    for answer in (first, second):
+        np.testing.assert_allclose(
+            np.sort(answer.logits.ravel()), np.sort(expected.logits.ravel()), atol=1e-4
+        )
+    assert memory.batches == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1]
+
+
+def cpu_memory_error() -> RuntimeError:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("x"), RuntimeError("MPS backend out of memory"), cpu_memory_error()],
+    ids=["gpu", "mps", "cpu"],
+)
+def test_out_of_memory_with_one_picture_is_an_error(loaded, error):
+    engine = TorchEngine(loaded, CPU, "fp32")
+    engine._network = SmallMemory(engine._network, 0, error)
+    with pytest.raises(DeviceError, match="smaller --imgsz"):
+        engine(pixels(4))
+
+
+def test_any_other_error_of_the_network_is_not_hidden(loaded):
+    engine = TorchEngine(loaded, CPU, "fp32")
+    engine._network = SmallMemory(engine._network, 0, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        engine(pixels(4))
