@@ -1,0 +1,74 @@
+"""The README cannot drift: its commands and its Python run, and it has a heading per command."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from rtdetrv2_cli.cli.main import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("console")).splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ rtdetrv2")]
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_of_the_readme_succeeds(command, workplace):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=workplace,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_of_the_readme_runs(code, workplace):
+    subprocess.run([sys.executable, "-c", code], cwd=workplace, check=True, timeout=240)
+
+
+def test_readme_has_commands_and_python_to_run():
+    assert len(commands()) >= 4
+    assert len(blocks("python")) >= 1
+
+
+def test_every_command_has_help_and_a_heading_in_the_readme():
+    for name, command in get_command(app).commands.items():
+        if command.hidden:
+            continue
+        assert command.help, name
+        assert re.search(rf"^##+ .*`{name}`", README, flags=re.MULTILINE), name
+
+
+def test_every_option_that_the_readme_names_exists():
+    known = {
+        option
+        for command in get_command(app).commands.values()
+        for each in (command, *getattr(command, "commands", {}).values())
+        for parameter in each.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    } | {"--help", "--version"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
+    assert named <= known, named - known
