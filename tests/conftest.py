@@ -28,7 +28,7 @@ def restore_rng() -> Iterator[None]:
     torch.set_rng_state(state)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_config():
     """A whole network, small enough to run in milliseconds."""
     from rtdetrv2_cli.model.config import PResNetConfig, RtDetrV2Config

@@ -51,6 +51,11 @@ def test_help_loads_nothing_heavy():
     assert loaded_by(code) & (HEAVY | {"numpy", "PIL", "huggingface_hub"}) == set()
 
 
+def test_loading_a_model_does_not_load_the_compiler():
+    code = "import rtdetrv2_cli as r; r.RtDetrV2ForObjectDetection.from_pretrained('roadusers')"
+    assert loaded_by(code) & {"torch._dynamo", "sympy"} == set()
+
+
 def test_help_is_quick():
     """The wish is 0.3 s of CPU on an idle machine; this allows for a busy one."""
     code = """

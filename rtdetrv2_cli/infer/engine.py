@@ -96,16 +96,20 @@ def open_engine(
 ) -> Engine:
     """The engine that runs `model`: a name, a path, or a model that is loaded already.
 
+    What the options may be is explained in `rtdetrv2_cli.infer.detector.Detector`.
+
     Raises:
         UsageError: an engine, dtype or size that does not exist.
         DeviceError: the device is absent, or cannot compute in `dtype`.
         ModelError: the model is not found or cannot be loaded.
     """
     size = None if imgsz is None else parse_size(imgsz)
-    if dtype not in ("auto", *DTYPES):
-        raise UsageError(f"no dtype {dtype!r} in this version: choose auto, {', '.join(DTYPES)}")
+    if dtype not in ("auto", "half", *DTYPES):
+        known = ", ".join(("auto", "half", *DTYPES))
+        raise UsageError(f"no dtype {dtype!r} in this version: choose from {known}")
     if engine not in ("auto", *ENGINES):
-        raise UsageError(f"no engine {engine!r} in this version: choose auto, {', '.join(ENGINES)}")
+        known = ", ".join(("auto", *ENGINES))
+        raise UsageError(f"no engine {engine!r} in this version: choose from {known}")
     module, _, name = ENGINES["torch" if engine == "auto" else engine].partition(":")
     open_it: Callable[..., Engine] = getattr(import_module(module), name).open
     return open_it(model, device=device, dtype=dtype, size=size, variant=variant, offline=offline)

@@ -86,9 +86,10 @@ class MediaSink(Sink):
         self._finish()
 
     def _finish(self) -> None:
-        writer, self._writer, self._source = self._writer, None, None
-        if writer is not None:
-            self._guarded(writer, writer.finish)
+        if self._writer is not None:
+            self._guarded(self._writer, self._writer.finish)
+        # Only now: a file whose finishing was interrupted is finished by the next call.
+        self._writer, self._source = None, None
 
     def _guarded(self, writer: Writer, step: Callable[[], None]) -> None:
         try:

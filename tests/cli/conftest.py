@@ -53,39 +53,16 @@ def cli(capsys, tmp_path, monkeypatch) -> Cli:
 
 
 @pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory) -> Path:
+def tiny_weights(tiny_config, tmp_path_factory) -> Path:
     """A model file that recommends a threshold of 0, so that it always finds ten things."""
     import torch
 
     from rtdetrv2_cli.model.checkpoint import ModelInfo, save
-    from rtdetrv2_cli.model.config import PResNetConfig, RtDetrV2Config
     from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 
-    config = RtDetrV2Config(
-        backbone_config=PResNetConfig(
-            embedding_size=8,
-            hidden_sizes=(8, 16, 16, 16),
-            depths=(1, 1, 1, 1),
-            layer_type="basic",
-            freeze_stem=False,
-        ),
-        freeze_backbone_batch_norms=False,
-        id2label={0: "person", 1: "car", 2: "dog"},
-        image_size=(64, 64),
-        encoder_hidden_dim=32,
-        encoder_ffn_dim=32,
-        encoder_attention_heads=4,
-        hidden_expansion=0.5,
-        d_model=32,
-        num_queries=10,
-        decoder_ffn_dim=32,
-        decoder_layers=2,
-        decoder_attention_heads=4,
-        num_denoising=10,
-    )
     state = torch.get_rng_state()
     torch.manual_seed(0)
-    model = RtDetrV2ForObjectDetection(config).eval()
+    model = RtDetrV2ForObjectDetection(tiny_config).eval()
     torch.set_rng_state(state)
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save(model, path, ModelInfo("tiny", "", license="MIT", confidence=0.0))

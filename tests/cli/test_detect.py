@@ -210,6 +210,18 @@ def test_the_report_tells_how_the_run_went(detect, make_picture, tmp_path):
     assert report["errors"] == report["unfinished"] == []
 
 
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [(("--half",), "bf16"), (("--dtype", "bf16"), "bf16"), (("--dtype", "fp16"), "fp16")],
+)
+def test_the_precision_is_the_one_that_was_asked_for(detect, make_picture, options, dtype):
+    make_picture("cat.png")
+    outcome = detect("cat.png", "--device", "cpu", "--json", *options)
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["dtype"] == dtype
+    assert json.loads(outcome.out)["counts"]["detections"] == 10
+
+
 def test_json_prints_the_report_on_stdout(detect, make_picture, tmp_path):
     make_picture("cat.png")
     outcome = detect("cat.png", "--json")

@@ -428,6 +428,26 @@ def test_the_next_source_finishes_the_file_before(make_clip, out):
     assert [len(times(path)) for path in paths.values()] == [12, 12]
 
 
+def test_a_file_whose_finishing_was_interrupted_is_finished_by_the_next_call(
+    make_clip, out, monkeypatch
+):
+    frames = list(open_source(make_clip("a.mp4", 30)).frames())
+    sink = MediaSink({"a.mp4": out / "a.mp4"}, unchanged)
+    for frame in frames:
+        sink.write(Result(frame, Detections.empty()))
+    with monkeypatch.context() as patch:
+        patch.setattr("rtdetrv2_cli.media.part.PartFile.commit", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sink.close()
+    assert not (out / "a.mp4").exists()
+    sink.close()
+    assert len(times(out / "a.mp4")) == 30
+
+
+def interrupt(self):
+    raise KeyboardInterrupt
+
+
 def test_a_failure_of_another_source_does_not_end_the_file(make_clip, out):
     frames = list(open_source(make_clip("a.mp4")).frames())
     with MediaSink({"a.mp4": out / "a.mp4"}, unchanged) as sink:
