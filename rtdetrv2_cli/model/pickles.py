@@ -152,10 +152,11 @@ _BUILTIN_TYPES = {
     *("range", "slice", "str", "tuple"),
 }
 _DATA_MODULES = {
-    *("argparse", "array", "collections", "copyreg", "datetime", "decimal", "enum", "fractions"),
-    *("numbers", "pathlib", "uuid"),
+    *("_codecs", "argparse", "array", "collections", "copyreg", "datetime", "decimal", "enum"),
+    *("fractions", "numbers", "pathlib", "uuid"),
 }
-"""Of the standard library, what settings in a checkpoint may be made of."""
+"""Of the standard library, what settings in a checkpoint may be made of; NumPy's numbers are
+written with the help of `_codecs`."""
 
 
 def _read_zip(path: Path) -> object:

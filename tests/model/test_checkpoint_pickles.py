@@ -6,9 +6,11 @@ import sys
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict, deque
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,6 +105,17 @@ def test_a_training_checkpoint_with_classes_of_a_foreign_package_is_read(tmp_pat
     assert isinstance(read["args"], Inert)
     assert read["kind"] is Inert
     assert "cvperception" not in sys.modules
+
+
+def test_numbers_of_numpy_and_times_do_not_keep_weights_from_being_read(tmp_path, form):
+    content = {
+        "model": STATE,
+        "best": {"ap": np.float64(0.48), "curve": np.arange(3)},
+        "date": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    torch.save(content, tmp_path / "m.pth", **form)
+    weights = read_pickle(tmp_path / "m.pth")["model"]
+    assert all(torch.equal(weights[key], tensor) for key, tensor in STATE.items())
 
 
 @pytest.mark.parametrize(
