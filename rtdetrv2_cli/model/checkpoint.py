@@ -155,10 +155,10 @@ def save(
         half: Store floating-point weights in float16, half the size.
 
     Raises:
-        CheckpointError: a weight is beyond the range of float16.
+        CheckpointError: a weight is beyond the range of float16, or the model is a deploy form.
         OutputError: the file cannot be written.
     """
-    state = model.model.state_dict()
+    state = _whole(model)
     if half:
         state = {key: _halved(key, tensor) for key, tensor in state.items()}
     own = {
@@ -178,6 +178,7 @@ def save_pretrained(model: RtDetrV2ForObjectDetection, folder: str | PathLike[st
 
     Raises:
         CheckpointError: transformers cannot express this network; the message names the fields.
+            Or the model is a deploy form.
         OutputError: the folder cannot be written.
     """
     fields = untransformable(model.config)
@@ -191,12 +192,22 @@ def save_pretrained(model: RtDetrV2ForObjectDetection, folder: str | PathLike[st
     layers = model.config.evaluated_layers
     config = replace(model.config, decoder_layers=layers, eval_idx=-1)
     expected = _shapes(config)
-    kept = {key: t for key, t in model.model.state_dict().items() if key in expected}
+    kept = {key: tensor for key, tensor in _whole(model).items() if key in expected}
     state = _backbone_counters(config, kept) | official_to_transformers(kept)
     folder = Path(folder)
     write_weights(folder / "model.safetensors", state, {"format": "pt"})
     write_json(folder / "config.json", config.to_dict())
     write_json(folder / "preprocessor_config.json", _preprocessor(config))
+
+
+def _whole(model: RtDetrV2ForObjectDetection) -> dict[str, Tensor]:
+    """All weights; a deploy form has fewer, from which no file could be read again."""
+    state: dict[str, Tensor] = model.model.state_dict()
+    if not _shapes(model.config).keys() <= state.keys():
+        raise CheckpointError(
+            "the model is a deploy form, which cannot be saved: save the one it was fused from"
+        )
+    return state
 
 
 def _title(path: Path) -> str:
@@ -225,7 +236,8 @@ def _build(
     expected = model.model.state_dict()
     _check(state, {key: tuple(tensor.shape) for key, tensor in expected.items()}, path)
     fitting = {
-        key: _made(key, config) if key.endswith(_NEEDLESS) else state[key] for key in expected
+        key: _made(key, config) if key.endswith(_NEEDLESS) else state[key].to(tensor.dtype)
+        for key, tensor in expected.items()
     }
     model.model.load_state_dict(fitting | _counters(state, expected), assign=True)
     return model.eval()

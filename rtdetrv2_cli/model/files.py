@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -32,9 +33,16 @@ def read_weights(files: Iterable[Path]) -> tuple[dict[str, Tensor], dict[str, st
             state |= _read_safetensors(file, metadata)
         else:
             state |= _weights_in(read_pickle(file), file)
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+            raise CheckpointError(f"{key} is no plain tensor of real numbers")
+    try:
+        named = _official_names(state)
+    except (RuntimeError, IndexError) as error:  # parts that do not go together
+        raise CheckpointError(f"the shapes of the weights make no network: {error}") from error
     return {
         key: tensor.detach().float() if tensor.is_floating_point() else tensor
-        for key, tensor in _official_names(state).items()
+        for key, tensor in named.items()
     }, metadata
 
 

@@ -45,7 +45,7 @@ def config_from_shapes(state: State, name: str = "") -> RtDetrV2Config:
         raise CheckpointError(
             f"these are no weights of an RT-DETRv2: {error} is missing"
         ) from error
-    except ValueError as error:
+    except (ValueError, IndexError, TypeError, ArithmeticError) as error:
         raise CheckpointError(f"the shapes of the weights make no network: {error}") from error
     return replace(
         config,

@@ -22,6 +22,7 @@ from rtdetrv2_cli.model.config import (
     RtDetrV2Config,
     TimmConfig,
 )
+from rtdetrv2_cli.model.fuse import fuse
 from rtdetrv2_cli.model.keys import official_to_transformers
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 
@@ -250,6 +251,28 @@ class TestMismatch:
         state["decoder.dec_score_head.1.bias"] = torch.rand(7)
         message = self.refused(state, tmp_path)
         assert "1 of another shape: decoder.dec_score_head.1.bias (7,), expected (3,)" in message
+
+    @pytest.mark.parametrize(
+        ("key", "tensor"),
+        [
+            ("decoder.enc_output.norm.bias", torch.ones(32, device="meta")),
+            ("decoder.enc_output.norm.bias", torch.ones(32).to_sparse()),
+            ("decoder.enc_output.norm.bias", torch.ones(32, dtype=torch.complex64)),
+            ("decoder.dec_score_head.0.bias", torch.tensor(1.0)),
+            ("decoder.input_proj.0.conv.weight", torch.tensor(1.0)),
+            ("decoder.decoder.layers.0.cross_attn.num_points_scale", torch.tensor(0.25)),
+            ("decoder.decoder.layers.0.cross_attn.num_points_scale", torch.zeros(12)),
+        ],
+    )
+    def test_weights_that_make_no_sense_are_one_clear_error(self, state, tmp_path, key, tensor):
+        torch.save({**state, key: tensor}, tmp_path / "m.pth")
+        with pytest.raises(CheckpointError):
+            load(tmp_path / "m.pth")
+
+    def test_whole_numbers_become_the_dtype_of_the_weight(self, state, tmp_path):
+        key = "decoder.enc_output.norm.bias"
+        torch.save({**state, key: torch.ones(32, dtype=torch.int64)}, tmp_path / "m.pth")
+        assert load(tmp_path / "m.pth").model.model.state_dict()[key].dtype == torch.float32
 
     def test_what_can_be_made_anew_may_lack_or_be_there(self, model, state, tmp_path):
         endings = ("num_batches_tracked", "num_points_scale")
@@ -523,6 +546,15 @@ class TestTransformers:
         with pytest.raises(CheckpointError, match=rf"cannot express this model's {field}.*convert"):
             save_pretrained(built, tmp_path / "folder")
         assert not (tmp_path / "folder").exists()
+
+    def test_a_deploy_form_is_refused_in_both_forms(self, model, tmp_path):
+        for write in (
+            lambda: save_pretrained(fuse(model), tmp_path / "folder"),
+            lambda: save(fuse(model), tmp_path / "m.safetensors", INFO),
+        ):
+            with pytest.raises(CheckpointError, match="deploy form"):
+                write()
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_folder_without_weights_says_so(self, tmp_path):
         (tmp_path / "config.json").write_text("{}")
