@@ -82,7 +82,7 @@ def _config(shapes: Shapes, points: tuple[int, ...] | None) -> RtDetrV2Config:
     queries = shapes.get("decoder.tgt_embed.weight")
     choices = shapes["decoder.decoder.layers.0.cross_attn.attention_weights.bias"][0]
     points = points or (choices // (_HEADS * _ENCODER_LEVELS),) * _ENCODER_LEVELS
-    frozen = not any(re.fullmatch(r"backbone\..+\.num_batches_tracked", key) for key in shapes)
+    frozen = not (_has_basic_blocks(shapes) or _counts_batches(shapes))
     return RtDetrV2Config(
         backbone_config=_backbone(shapes, frozen),
         freeze_backbone_batch_norms=frozen,
@@ -138,15 +138,25 @@ def _backbone(shapes: Shapes, frozen: bool) -> BackboneConfig:
     )
 
 
+def _has_basic_blocks(shapes: Shapes) -> bool:
+    """R18 and R34; their norms train, although files may lack the counters that would tell."""
+    block = "backbone.res_layers.0.blocks.0.branch2{}.conv.weight"
+    return block.format("b") in shapes and block.format("c") not in shapes
+
+
+def _counts_batches(shapes: Shapes) -> bool:
+    return any(re.fullmatch(r"backbone\..+\.num_batches_tracked", key) for key in shapes)
+
+
 def _presnet(shapes: Shapes, frozen: bool) -> PResNetConfig:
-    bottleneck = "backbone.res_layers.0.blocks.0.branch2c.conv.weight" in shapes
-    last = "branch2c" if bottleneck else "branch2b"
+    basic = _has_basic_blocks(shapes)
+    last = "branch2b" if basic else "branch2c"
     stage = "backbone.res_layers.{}.blocks.{}.{}.conv.weight"
     return PResNetConfig(
         embedding_size=shapes["backbone.conv1.conv1_3.conv.weight"][0],
         hidden_sizes=tuple(shapes[stage.format(i, 0, last)][0] for i in range(4)),
         depths=tuple(_count(shapes, stage.format(i, "{}", last)) for i in range(4)),
-        layer_type="bottleneck" if bottleneck else "basic",
+        layer_type="basic" if basic else "bottleneck",
         freeze_stem=frozen,
     )
 

@@ -38,14 +38,9 @@ def test_the_sampler_comes_from_the_file_name(file, discrete):
 
 
 @pytest.mark.parametrize("name", ["r18vd", "r50vd_m", "r101vd"])
-def test_the_layout_of_transformers_tells_the_same_but_for_frozen_norms(name):
+def test_the_layout_of_transformers_tells_the_same(name):
     state = transformers_to_official(official_to_transformers(weights(PRESETS[name])))
-    config = config_from_shapes(state)
-    backbone = replace(
-        config.backbone_config, freeze_stem=PRESETS[name].backbone_config.freeze_stem
-    )
-    expected = replace(PRESETS[name], freeze_backbone_batch_norms=True)
-    assert replace(config, backbone_config=backbone) == expected
+    assert config_from_shapes(state) == PRESETS[name]
 
 
 @pytest.mark.parametrize(
