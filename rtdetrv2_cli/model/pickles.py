@@ -153,7 +153,7 @@ _BUILTIN_TYPES = {
 }
 _DATA_MODULES = {
     *("_codecs", "argparse", "array", "collections", "copyreg", "datetime", "decimal", "enum"),
-    *("fractions", "numbers", "pathlib", "uuid"),
+    *("fractions", "functools", "numbers", "pathlib", "uuid"),
 }
 """Of the standard library, what settings in a checkpoint may be made of; NumPy's numbers are
 written with the help of `_codecs`."""

@@ -57,6 +57,8 @@ def config_from_shapes(state: State, name: str = "") -> RtDetrV2Config:
 def config_of_variant(variant: str, told: RtDetrV2Config) -> RtDetrV2Config:
     """A published variant, fitted to a file: classes and queries are those it was `told` to have.
 
+    So are sampling points that differ from level to level: no published variant speaks of those.
+
     Raises:
         ModelNotFoundError: no such variant.
     """
@@ -68,6 +70,7 @@ def config_of_variant(variant: str, told: RtDetrV2Config) -> RtDetrV2Config:
         id2label=told.id2label,
         image_size=told.image_size,
         num_queries=told.num_queries,
+        num_points=preset.num_points if len(set(told.num_points)) == 1 else told.num_points,
         query_select_method=told.query_select_method,
         learn_initial_query=told.learn_initial_query,
         num_denoising=told.num_denoising,

@@ -7,6 +7,7 @@ import zipfile
 from argparse import Namespace
 from collections import OrderedDict, deque
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -89,6 +90,7 @@ def test_a_training_checkpoint_with_classes_of_a_foreign_package_is_read(tmp_pat
         "ema": {"module": OrderedDict(STATE), "updates": 5},
         "config": settings,
         "args": Namespace(path=Path("data"), seed=0),
+        "schedule": partial(int, base=2),
         "odd": {frozenset({1}), 2},
         "kind": foreign,
         "dtype": torch.float32,

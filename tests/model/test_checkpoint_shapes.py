@@ -108,3 +108,10 @@ class TestVariant:
     def test_an_unknown_one_is_refused(self):
         with pytest.raises(ModelNotFoundError, match="r19vd"):
             config_of_variant("r19vd", PRESETS["r18vd"])
+
+
+def test_a_variant_keeps_its_own_points_but_says_nothing_of_unequal_ones():
+    told = PRESETS["r18vd"]
+    assert config_of_variant("r18vd_sp1", told).num_points == (1, 1, 1)
+    unequal = config_of_variant("r18vd_dsp", replace(told, num_points=(3, 6, 3)))
+    assert (unequal.num_points, unequal.decoder_method) == ((3, 6, 3), "discrete")
