@@ -150,6 +150,7 @@ _DTYPES: Mapping[str, torch.dtype] = {
 _BUILTIN_TYPES = {
     *("bool", "bytearray", "bytes", "complex", "dict", "float", "int", "list", "object"),
     *("range", "slice", "str", "tuple"),
+    *("long", "unicode", "xrange"),  # what int, str and range are called in torch's pickles
 }
 _DATA_MODULES = {
     *("_codecs", "argparse", "array", "collections", "copyreg", "datetime", "decimal", "enum"),
