@@ -52,6 +52,8 @@ def read_pickle(path: Path) -> object:
         pass
     try:
         return _read_zip(path) if is_zipfile(path) else _read_stream(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except _UNREADABLE as error:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint of PyTorch: {str(error) or type(error).__name__}"

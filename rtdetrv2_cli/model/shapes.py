@@ -137,7 +137,8 @@ def _backbone(shapes: Shapes, frozen: bool) -> BackboneConfig:
             ),
         )
     raise CheckpointError(
-        "the weights do not tell their backbone: put the config.json beside them that names it"
+        "the weights do not tell their backbone: put them into a folder as model.safetensors, "
+        "beside the config.json that names it, and give the folder"
     )
 
 

@@ -547,6 +547,17 @@ class TestTransformers:
             save_pretrained(built, tmp_path / "folder")
         assert not (tmp_path / "folder").exists()
 
+    def test_the_advice_for_bare_weights_of_a_timm_backbone_works(self, tmp_path):
+        built = network(tiny(backbone_config=TimmConfig(backbone="resnet18")))
+        save_pretrained(built, tmp_path / "folder")
+        bare = tmp_path / "folder" / "model.safetensors"
+        (tmp_path / "foo.safetensors").write_bytes(bare.read_bytes())
+        with pytest.raises(
+            CheckpointError, match=r"as model\.safetensors, beside the config\.json"
+        ):
+            load(tmp_path / "foo.safetensors")
+        assert_same(load(tmp_path / "folder").model, built)
+
     def test_a_deploy_form_is_refused_in_both_forms(self, model, tmp_path):
         for write in (
             lambda: save_pretrained(fuse(model), tmp_path / "folder"),
