@@ -15,6 +15,7 @@ from rtdetrv2_cli.infer.engine import DTYPES, Prediction
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.model.fuse import fuse
+from rtdetrv2_cli.model.rtdetr import positions
 from rtdetrv2_cli.types import Size
 
 _DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
@@ -107,10 +108,9 @@ class TorchEngine:
 
 
 def _check_size(size: Size, queries: int) -> None:
-    positions = size.height * size.width * 21 // 1024  # 1/8² + 1/16² + 1/32² of the pixels
-    if positions < queries:
+    if (found := positions(*size)) < queries:
         raise UsageError(
-            f"size {size.height}x{size.width} is too small for this model: it has {positions} "
+            f"size {size.height}x{size.width} is too small for this model: it has {found} "
             f"positions for {queries} queries"
         )
 

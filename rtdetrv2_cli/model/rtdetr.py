@@ -68,7 +68,7 @@ class RtDetrV2Model(nn.Module):
             pixel_values: [b, 3, H, W] RGB in 0..1; H and W are any multiples of 32.
 
         Raises:
-            ValueError: H or W is none, or the picture is too small for the number of queries.
+            ValueError: H or W is no multiple of 32, or there are fewer positions than queries.
         """
         _check_size(pixel_values, self.config.num_queries)
         maps = self.backbone(pixel_values)  # 3 x [b, c, H/s, W/s], s = 8, 16, 32
@@ -104,7 +104,7 @@ class RtDetrV2ForObjectDetection(nn.Module):
             labels: Must be None.
 
         Raises:
-            ValueError: H or W is no multiple of 32.
+            ValueError: H or W is no multiple of 32, or there are fewer positions than queries.
             UsageError: Labels were given.
         """
         if labels is not None:
@@ -165,9 +165,13 @@ def _check_size(pixel_values: Tensor, queries: int) -> None:
         return
     if height % 32 or width % 32:
         raise ValueError(f"the input is {height}x{width}, but both sides must be multiples of 32")
-    positions = height * width * 21 // 1024  # 1/8² + 1/16² + 1/32² of the pixels
-    if positions < queries:
+    if (found := positions(height, width)) < queries:
         raise ValueError(
-            f"an input of {height}x{width} has {positions} positions for {queries} queries: "
+            f"an input of {height}x{width} has {found} positions for {queries} queries: "
             "give a larger one"
         )
+
+
+def positions(height: int, width: int) -> int:
+    """How many places of an input queries can be selected from: its cells at strides 8, 16, 32."""
+    return height * width * 21 // 1024
