@@ -8,7 +8,8 @@ RtDetrV2Error
 │   ├── ModelNotFoundError  no model of that name or path
 │   ├── CheckpointError     a weight file is damaged, hostile or does not fit
 │   ├── DownloadError       weights could not be fetched
-│   └── DeviceError         a device, precision or engine is not available here
+│   ├── DeviceError         a device, precision or engine is not available here
+│   └── TrainingError       a network stopped learning
 ├── StreamLostError         a live stream is gone and its retries are used up
 └── OutputError             a result cannot be written
 """
@@ -67,6 +68,12 @@ class DeviceError(ModelError):
     """A device, precision or engine is not available on this machine."""
 
     code = "device"
+
+
+class TrainingError(ModelError):
+    """A network stopped learning: its loss is not a number any more."""
+
+    code = "training"
 
 
 class StreamLostError(RtDetrV2Error):

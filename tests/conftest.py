@@ -1,13 +1,15 @@
 """Fixtures for every test."""
 
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import shapes
 from PIL import Image
 
 
@@ -163,3 +165,44 @@ def _mux_tone(container: av.container.OutputContainer, audio, seconds: float) ->
         frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
         container.mux(audio.encode(frame))
     container.mux(audio.encode(None))
+
+
+@pytest.fixture(scope="session")
+def make_dataset(tmp_path_factory) -> Callable[..., Path]:
+    """Writes a new data set and returns its folder; equal arguments give equal pictures.
+
+    Red circles, green squares and blue triangles on grey noise, one to four in a picture, apart
+    from each other, each at least a sixth of the picture's longer side; boxes are exact.
+    """
+
+    def make(
+        form: str = "coco",
+        *,
+        train: int = 6,
+        val: int = 4,
+        size: tuple[int, int] = (96, 128),
+        seed: int = 0,
+    ) -> Path:
+        rng = np.random.default_rng(seed)
+        scenes = {
+            split: [shapes.draw_scene(f"{split}_{i:03}", rng, *size) for i in range(count)]
+            for split, count in (("train", train), ("val", val))
+        }
+        root = tmp_path_factory.mktemp(form)
+        shapes.WRITERS[form](root, scenes)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def edit_json() -> Callable[..., dict]:
+    """Rewrites a JSON file after a function has changed what is in it."""
+
+    def edit(path: Path, change: Callable[[dict], object]) -> dict:
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        return content
+
+    return edit

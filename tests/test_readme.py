@@ -24,10 +24,12 @@ def commands() -> list[str]:
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ rtdetrv2")]
 
 
-@pytest.fixture
-def workplace(tmp_path):
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    return tmp_path
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Where a reader works who follows the README from top to bottom."""
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return folder
 
 
 @pytest.mark.parametrize("command", commands())

@@ -16,6 +16,7 @@ from rtdetrv2_cli.errors import OutputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from rtdetrv2_cli.train.loop import StepDone
     from rtdetrv2_cli.types import Failure, Result, RunSummary
 
 log = logging.getLogger("rtdetrv2_cli")
@@ -145,6 +146,43 @@ def progress(
             description=_name(item),
             count=f"{summary.frames} frames, {summary.frames / (now - start):.1f}/s",
         )
+        bar.refresh()
+
+    with bar:
+        yield advance
+
+
+@contextmanager
+def training_bar(steps: int, *, shown: bool) -> Iterator[Callable[["StepDone"], None]]:
+    """Gives what to call after each step of a training run.
+
+    Args:
+        steps: Of the whole run.
+        shown: Whether there is a bar.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("loss {task.fields[loss]:.3f}, {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+        auto_refresh=False,
+        disable=not shown,
+    )
+    task = bar.add_task("", total=steps, epoch=1, loss=0.0, rate="")
+    last = monotonic()
+
+    def advance(step: "StepDone") -> None:
+        nonlocal last
+        now = monotonic()
+        rate = f"{now - last:.2f} s/step"
+        last = now
+        loss = step.losses["loss"]
+        bar.update(task, completed=step.step, epoch=step.epoch + 1, loss=loss, rate=rate)
         bar.refresh()
 
     with bar:

@@ -103,31 +103,33 @@ class DeformableAttention(nn.Module):
         Returns:
             [b, q, d]
         """
-        value = self.value_proj(memory).transpose(1, 2)  # [b, d, s]
-        value = unflatten(value, 1, (self.heads, -1)).flatten(0, 1)  # [b·heads, d/heads, s]
+        value = unflatten(self.value_proj(memory), -1, (self.heads, -1))  # [b, s, heads, d/heads]
+        # samples are taken, weighted and summed in the locations' precision; queries come last,
+        # as the long dimension is the one that arithmetic should run along
+        value = value.permute(0, 2, 3, 1).to(boxes.dtype).flatten(0, 1)  # [b·heads, d/heads, s]
         weights = unflatten(self.attention_weights(query), -1, (self.heads, -1)).softmax(-1)
-        weights = weights.transpose(1, 2).flatten(0, 1)  # [b·heads, q, points]
-        locations = self._locations(query, boxes)  # [b·heads, q, points, 2]
+        weights = weights.permute(0, 2, 3, 1).to(boxes.dtype).flatten(0, 1)  # [b·heads, points, q]
+        locations = self._locations(query, boxes)  # [b·heads, points, q, 2]
         samples = [
             self.sampler(unflatten(level, -1, shape), xy)
             for level, xy, shape in zip(
                 split(value, [h * w for h, w in shapes], dim=-1),
-                split(locations, self.num_points, dim=2),
+                split(locations, self.num_points, dim=1),
                 shapes,
                 strict=True,
             )
         ]
-        x = (torch.cat(samples, dim=-1) * weights.unsqueeze(1)).sum(-1)  # [b·heads, d/heads, q]
-        x = unflatten(x, 0, (-1, self.heads)).flatten(1, 2)  # [b, d, q]
+        x = (torch.cat(samples, dim=2) * weights.unsqueeze(1)).sum(2)  # [b·heads, d/heads, q]
+        x = unflatten(x, 0, (-1, self.heads)).flatten(1, 2).to(query.dtype)  # [b, d, q]
         return self.output_proj(x.transpose(1, 2))
 
     def _locations(self, query: Tensor, boxes: Tensor) -> Tensor:
-        """Where to sample, [b·heads, q, points, 2]: x, y in 0..1 across the map."""
+        """Where to sample, [b·heads, points, q, 2]: x, y in 0..1 across the map."""
         offsets = unflatten(self.sampling_offsets(query), -1, (self.heads, -1, 2)).to(boxes.dtype)
         reach = self.num_points_scale.to(boxes.dtype).unsqueeze(-1) * self.offset_scale
         boxes = boxes[:, :, None, None]  # [b, q, 1, 1, 4]
         locations = boxes[..., :2] + offsets * reach * boxes[..., 2:]  # [b, q, heads, points, 2]
-        return locations.transpose(1, 2).flatten(0, 1)
+        return locations.permute(0, 2, 3, 1, 4).flatten(0, 1)
 
     def _start(self) -> None:
         """Each head looks in its own direction, its k-th point k steps away; weights are equal."""
@@ -150,20 +152,19 @@ def bilinear(value: Tensor, locations: Tensor) -> Tensor:
 
     Args:
         value: [n, c, h, w]
-        locations: [n, q, p, 2] x, y in 0..1. Sampling runs in their precision: in half precision
-            a location on a map of 80 cells would be off by a third of a cell.
+        locations: [n, p, q, 2] x, y in 0..1, in the precision of `value`: float32 at least, for
+            in half precision a location on a map of 80 cells would be off by a third of a cell.
 
     Returns:
-        [n, c, q, p] in the precision of `value`.
+        [n, c, p, q]
     """
-    samples = F.grid_sample(
-        value.to(locations.dtype),
+    return F.grid_sample(
+        value,
         2 * locations - 1,
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
     )
-    return samples.to(value.dtype)
 
 
 def discrete(value: Tensor, locations: Tensor) -> Tensor:
@@ -177,16 +178,16 @@ def discrete(value: Tensor, locations: Tensor) -> Tensor:
 
     Args:
         value: [n, c, h, w]
-        locations: [n, q, p, 2] x, y in 0..1.
+        locations: [n, p, q, 2] x, y in 0..1.
 
     Returns:
-        [n, c, q, p]; no gradient flows to `locations`.
+        [n, c, p, q]; no gradient flows to `locations`.
     """
     height, width = value.shape[-2:]
-    x, y = locations.unbind(-1)  # [n, q, p] each
+    x, y = locations.unbind(-1)  # [n, p, q] each
     column = (x * width + 0.5).to(torch.int64).clamp(0, width - 1)
     row = (y * height + 0.5).to(torch.int64).clamp(0, height - 1)
-    index = (row * width + column).flatten(1)  # [n, q·p]
+    index = (row * width + column).flatten(1)  # [n, p·q]
     index = index.unsqueeze(1).expand(-1, value.shape[1], -1)
     return unflatten(value.flatten(2).gather(2, index), -1, x.shape[1:])
 

@@ -83,7 +83,26 @@ class RtDetrV2Config:
     """Decoder layer whose output is the answer; the layers after it only train."""
     query_select_method: Literal["default", "one2many", "agnostic"] = "default"
     learn_initial_query: bool = False
+    # training only
     num_denoising: int = 100
+    """About how many positive queries made of noised objects train beside the selected ones."""
+    label_noise_ratio: float = 0.5
+    """Half of it is the share of noised objects that get a random class."""
+    box_noise_scale: float = 1.0
+    """How far a positive's corner may move, in units of half the box's size; negatives: twice."""
+    matcher_alpha: float = 0.25
+    matcher_gamma: float = 2.0
+    matcher_class_cost: float = 2.0
+    matcher_bbox_cost: float = 5.0
+    matcher_giou_cost: float = 2.0
+    focal_loss_alpha: float = 0.75
+    focal_loss_gamma: float = 2.0
+    weight_loss_vfl: float = 1.0
+    weight_loss_bbox: float = 5.0
+    weight_loss_giou: float = 2.0
+    look_forward_twice: bool = True
+    """Whether a layer's box loss also trains the box head before it, as the authors' code does
+    and transformers' does not."""
 
     def __post_init__(self) -> None:
         names = dict(sorted(self.id2label.items()))
@@ -124,7 +143,7 @@ class RtDetrV2Config:
         """Reads a config.json, of transformers 4 or 5 or written by `to_dict`.
 
         Absent fields have transformers' defaults, which for the classes means two of them.
-        What matters in training only (dropout, matcher, loss weights) is not read.
+        Dropout is not read: no published variant has any.
 
         Raises:
             CheckpointError: A field describes a network that this is not; the message names it.
@@ -220,7 +239,12 @@ _COUNTS = (
     *("decoder_layers", "decoder_attention_heads"),
 )
 _NUMBERS = ("batch_norm_eps", "layer_norm_eps", "hidden_expansion", "decoder_offset_scale")
-_SWITCHES = ("freeze_backbone_batch_norms", "learn_initial_query")
+_WEIGHTS = (
+    *("label_noise_ratio", "box_noise_scale", "matcher_alpha", "matcher_gamma"),
+    *("matcher_class_cost", "matcher_bbox_cost", "matcher_giou_cost", "focal_loss_alpha"),
+    *("focal_loss_gamma", "weight_loss_vfl", "weight_loss_bbox", "weight_loss_giou"),
+)
+_SWITCHES = ("freeze_backbone_batch_norms", "learn_initial_query", "look_forward_twice")
 _HEADS = (
     ("encoder_hidden_dim", "encoder_attention_heads"),
     ("d_model", "decoder_attention_heads"),
@@ -232,6 +256,9 @@ def _check(c: RtDetrV2Config) -> None:
     for name in _NUMBERS:
         value = getattr(c, name)
         require(c, name, isinstance(value, float | int) and value > 0, "a positive number")
+    for name in _WEIGHTS:
+        value = getattr(c, name)
+        require(c, name, isinstance(value, float | int) and value >= 0, "a number, 0 or more")
     for name in _SWITCHES:
         require(c, name, isinstance(getattr(c, name), bool), "true or false")
     for name, choices in _CHOICES.items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from rtdetrv2_cli.model.layers import (
     start_xavier,
     widened,
 )
+
+if TYPE_CHECKING:  # only training needs it, and it needs scipy
+    from rtdetrv2_cli.model.denoising import NoisedQueries
 
 Shapes = Sequence[tuple[int, int]]
 """Height and width of each level's map."""
@@ -49,6 +52,26 @@ class Refinement(NamedTuple):
     """[b, q, 4] cxcywh in 0..1; the boxes before are constants to their gradient."""
 
 
+class Answer(NamedTuple):
+    """Classes and boxes of some queries, to be judged by the loss."""
+
+    logits: Tensor
+    """[b, q, c] in float32 at least."""
+    boxes: Tensor
+    """[b, q, 4] cxcywh in 0..1, in float32 at least."""
+
+
+class TrainingSteps(NamedTuple):
+    """Everything that learns from a batch."""
+
+    selected: Answer
+    """Of the encoder; one class only where selection is class-agnostic."""
+    layers: list[Answer]
+    """Of the selected queries, layer by layer."""
+    noised: list[Answer]
+    """Of the noised queries, layer by layer; empty without denoising."""
+
+
 class Decoder(nn.Module):
     """Selects queries from the encoder's maps and refines them layer by layer.
 
@@ -59,6 +82,7 @@ class Decoder(nn.Module):
     def __init__(self, config: RtDetrV2Config) -> None:
         super().__init__()
         self.num_queries = config.num_queries
+        self.look_forward_twice = config.look_forward_twice
         self.evaluated_layers = config.evaluated_layers
         self.rank = QUERY_SELECTORS[config.query_select_method]
         dim, labels, layers = config.d_model, config.num_labels, config.decoder_layers
@@ -90,10 +114,51 @@ class Decoder(nn.Module):
         steps = self.refine(selection.content, boxes, memory, shapes, layers=self.evaluated_layers)
         return selection, steps
 
+    def learn(self, maps: Sequence[Tensor], noised: "NoisedQueries | None") -> TrainingSteps:
+        """Selection, and all layers with noised queries before the selected ones."""
+        memory, shapes = self.flatten(maps)
+        selection = self.select(memory, shapes)
+        content, boxes = selection.content, selection.box_logits.detach().sigmoid()
+        count = 0
+        if noised is not None:
+            count = noised.class_ids.shape[1]
+            content = torch.cat([self.denoising_class_embed(noised.class_ids), content], dim=1)
+            boxes = torch.cat([noised.box_logits.to(boxes.dtype).sigmoid(), boxes], dim=1)
+        mask = None if noised is None else noised.mask
+        steps = self.refine(
+            content, boxes, memory, shapes, layers=len(self.decoder.layers), mask=mask
+        )
+        answers = [
+            Answer(_wide(score_head(step.hidden)), learned)
+            for score_head, step, learned in zip(
+                self.dec_score_head, steps, self._learned_boxes(steps), strict=True
+            )
+        ]
+        return TrainingSteps(
+            Answer(_wide(selection.class_logits), selection.box_logits.sigmoid()),
+            [Answer(logits[:, count:], boxes[:, count:]) for logits, boxes in answers],
+            [Answer(logits[:, :count], boxes[:, :count]) for logits, boxes in answers if count],
+        )
+
+    def _learned_boxes(self, steps: Sequence[Refinement]) -> list[Tensor]:
+        """The boxes [b, q, 4] of each step as the loss sees them.
+
+        Looking forward twice (DINO, arXiv 2203.03605, section 3.5), a step's box is a function of
+        the box head before it, too: the values are the same, the gradient reaches one step back.
+        """
+        boxes = [step.boxes for step in steps]
+        if not self.look_forward_twice:
+            return boxes
+        later = [
+            (step.shift + logit(before)).sigmoid()
+            for step, before in zip(steps[1:], boxes, strict=False)
+        ]
+        return [*boxes[:1], *later]
+
     def flatten(self, maps: Sequence[Tensor]) -> tuple[Tensor, Shapes]:
         """Maps [b, c, h, w] as one memory [b, s, d], finest level first, and their shapes."""
         maps = [project(x) for project, x in zip(self.input_proj, maps, strict=True)]
-        memory = torch.cat([x.flatten(2) for x in maps], dim=2).transpose(1, 2)
+        memory = torch.cat([x.flatten(2).transpose(1, 2) for x in maps], dim=1)
         return memory, [(x.shape[2], x.shape[3]) for x in maps]
 
     def select(self, memory: Tensor, shapes: Shapes) -> Selection:
@@ -248,6 +313,10 @@ QUERY_SELECTORS: Mapping[str, Callable[[Tensor, int], Tensor]] = {
     "one2many": rank_by_any_class,
     "agnostic": rank_by_best_class,  # of one class: object or not
 }
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(widened(x.dtype))
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

@@ -26,16 +26,10 @@ def read_weights(files: Iterable[Path]) -> tuple[dict[str, Tensor], dict[str, st
     Raises:
         CheckpointError: a file is damaged, hostile, or holds no weights.
     """
-    state: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
+    state: dict[str, Tensor] = {}
     for file in files:
-        if file.suffix == ".safetensors":
-            state |= _read_safetensors(file, metadata)
-        else:
-            state |= _weights_in(read_pickle(file), file)
-    for key, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
-            raise CheckpointError(f"{key} is no plain tensor of real numbers")
+        state |= read_tensors(file, metadata)
     try:
         named = _official_names(state)
     except (RuntimeError, IndexError) as error:  # parts that do not go together
@@ -44,6 +38,26 @@ def read_weights(files: Iterable[Path]) -> tuple[dict[str, Tensor], dict[str, st
         key: tensor.detach().float() if tensor.is_floating_point() else tensor
         for key, tensor in named.items()
     }, metadata
+
+
+def read_tensors(file: Path, metadata: dict[str, str] | None = None) -> dict[str, Tensor]:
+    """The weights in one file, under the names they have there.
+
+    Args:
+        file: `.safetensors`, or a pickle.
+        metadata: Where to put what a safetensors file says beside its weights.
+
+    Raises:
+        CheckpointError: It is damaged, hostile, or holds no weights.
+    """
+    if file.suffix == ".safetensors":
+        state = _read_safetensors(file, {} if metadata is None else metadata)
+    else:
+        state = _weights_in(read_pickle(file), file)
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+            raise CheckpointError(f"{key} is no plain tensor of real numbers")
+    return state
 
 
 def _read_safetensors(file: Path, metadata: dict[str, str]) -> dict[str, Tensor]:

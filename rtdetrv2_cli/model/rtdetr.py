@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.model.config import (
     CSPNetConfig,
     HGNetV2Config,
@@ -70,9 +70,7 @@ class RtDetrV2Model(nn.Module):
         Raises:
             ValueError: H or W is no multiple of 32, or there are fewer positions than queries.
         """
-        _check_size(pixel_values, self.config.num_queries)
-        maps = self.backbone(pixel_values)  # 3 x [b, c, H/s, W/s], s = 8, 16, 32
-        maps = self.encoder(maps)  # 3 x [b, d, H/s, W/s]
+        maps = self.encode(pixel_values)
         selection, steps = self.decoder(maps)  # [b, q, ...], one step for each layer that ran
         return RtDetrV2ModelOutput(
             hidden_states=tuple(step.hidden for step in steps),
@@ -81,6 +79,12 @@ class RtDetrV2Model(nn.Module):
             enc_topk_logits=selection.class_logits,
             enc_topk_boxes=selection.box_logits.sigmoid(),
         )
+
+    def encode(self, pixel_values: Tensor) -> list[Tensor]:
+        """What the decoder looks at: [b, 3, H, W] -> maps [b, d, H/s, W/s], s = 8, 16, 32."""
+        _check_size(pixel_values, self.config.num_queries)
+        maps = self.backbone(pixel_values)  # 3 x [b, c, H/s, W/s]
+        return self.encoder(maps)
 
 
 class RtDetrV2ForObjectDetection(nn.Module):
@@ -97,24 +101,50 @@ class RtDetrV2ForObjectDetection(nn.Module):
     def forward(
         self, pixel_values: Tensor, labels: Sequence[Mapping[str, Tensor]] | None = None
     ) -> ObjectDetectionOutput:
-        """Detects objects.
+        """Detects objects, and says how far off it is where the objects are known.
 
         Args:
             pixel_values: [b, 3, H, W] RGB in 0..1; H and W are any multiples of 32.
-            labels: Must be None.
+            labels: For each picture `class_labels` [n] and `boxes` [n, 4] cxcywh in 0..1, and if
+                wanted `ignored` [k, 4], regions that count neither as right nor as wrong. With
+                them all layers run, and `loss` and its weighted terms, `loss_dict`, are computed
+                (`model/loss.py` names them); while training, noised queries learn as well.
 
         Raises:
-            ValueError: H or W is no multiple of 32, or there are fewer positions than queries.
-            UsageError: Labels were given.
+            ValueError: H or W is no multiple of 32, there are fewer positions than queries, or a
+                label makes no sense.
         """
         if labels is not None:
-            raise UsageError("training is not part of this version: call the model without labels")
+            return self._learn(pixel_values, labels)
         outputs = self.model(pixel_values)
         score_head = self.model.decoder.dec_score_head[self.config.evaluated_layers - 1]
         return ObjectDetectionOutput(
             logits=score_head(outputs.hidden_states[-1]),  # [b, q, c]
             pred_boxes=outputs.reference_boxes[-1],  # [b, q, 4]
         )
+
+    def _learn(
+        self, pixel_values: Tensor, labels: Sequence[Mapping[str, Tensor]]
+    ) -> ObjectDetectionOutput:
+        # scipy and what only training needs
+        from rtdetrv2_cli.model import loss
+        from rtdetrv2_cli.model.denoising import noised_queries
+        from rtdetrv2_cli.model.targets import Targets
+
+        if len(labels) != len(pixel_values):
+            raise ValueError(f"{len(labels)} labels for {len(pixel_values)} pictures")
+        config = self.config
+        targets = Targets.from_labels(labels, config.num_labels, device=pixel_values.device)
+        noised = noised_queries(targets, config) if self._denoises else None
+        steps = self.model.decoder.learn(self.model.encode(pixel_values), noised)
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            terms = loss.losses(steps, targets, noised, config)
+        answer = steps.layers[config.evaluated_layers - 1]
+        return ObjectDetectionOutput(answer.logits, answer.boxes, loss.total(terms), terms)
+
+    @property
+    def _denoises(self) -> bool:
+        return self.training and self.config.num_denoising > 0
 
     @classmethod
     def from_pretrained(

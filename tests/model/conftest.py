@@ -1,11 +1,14 @@
 """Networks with random weights that behave: every number matters, none explodes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from rtdetrv2_cli.model.checkpoint import official_to_transformers
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +30,19 @@ def randomise() -> Callable[..., nn.Module]:
 def aligned() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """Compares two answers query by query, whatever order top-k left the queries in."""
     return _aligned
+
+
+@pytest.fixture(scope="session")
+def objects() -> Callable[..., dict[str, Tensor]]:
+    """Makes one picture's labels: a number of objects of random class and place."""
+    return _objects
+
+
+@pytest.fixture(scope="session")
+def transformers_twin() -> Callable[[nn.Module], nn.Module]:
+    """Makes the same network, with the same weights, in transformers."""
+    pytest.importorskip("transformers")
+    return _transformers_twin
 
 
 def _picture(height: int, width: int, batch: int = 1, seed: int = 0) -> Tensor:
@@ -99,3 +115,33 @@ def _aligned(
         (boxes - other_boxes[partner]).abs().amax(-1),
         partner,
     )
+
+
+def _objects(count: int, *, num_labels: int = 3, seed: int = 0) -> dict[str, Tensor]:
+    """Boxes lie within the picture and are sums of few powers of two, thus exact everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randint(77, 180, (count, 2), generator=generator) / 256
+    sizes = torch.randint(20, 150, (count, 2), generator=generator) / 256
+    class_ids = torch.randint(num_labels, (count,), generator=generator)
+    return {"class_labels": class_ids, "boxes": torch.cat([centres, sizes], dim=1)}
+
+
+def _transformers_twin(model: nn.Module) -> nn.Module:
+    """Its norms in the backbone are frozen, and it does not look forward twice.
+
+    Eager attention: with fused attention transformers adds float32 masks to float64 values.
+    """
+    import transformers
+
+    config = transformers.RTDetrV2Config(
+        **replace(model.config, freeze_backbone_batch_norms=True).to_dict()
+    )
+    twin, found = transformers.RTDetrV2ForObjectDetection.from_pretrained(
+        None,
+        config=config,
+        state_dict=official_to_transformers(model.model.state_dict()),
+        attn_implementation="eager",
+        output_loading_info=True,
+    )
+    assert not any(found.values()), found  # nothing missing, unexpected or of another shape
+    return twin.eval()

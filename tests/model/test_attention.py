@@ -129,15 +129,34 @@ def test_the_discrete_sampler_clamps_each_axis_to_its_own_size():
     assert discrete(tall, corners.view(1, 1, 5, 2)).flatten().tolist() == [0, 5, 4, 9, 5]
 
 
-def test_samplers_keep_the_precision_of_the_value_and_use_that_of_the_location():
-    ramp = torch.arange(128.0).view(1, 1, 1, 128)
-    x = torch.tensor([0.4, 0.4 + 1 / 1024])
-    locations = torch.stack([x, torch.full_like(x, 0.5)], -1).view(1, 1, 2, 2)
-    samples = bilinear(ramp.half(), locations)
-    assert samples.dtype == torch.float16
-    # a location in bfloat16 would not tell these two apart
-    assert (samples[..., 1] - samples[..., 0]).item() == pytest.approx(0.125, abs=0.04)
-    assert discrete(ramp.bfloat16(), locations).dtype == torch.bfloat16
+@pytest.mark.parametrize(("sampler", "middle"), [(bilinear, 0.5), (discrete, 0.0)])
+def test_samplers_take_every_channel_at_each_point_of_each_query(sampler, middle):
+    value = torch.arange(24.0).view(2, 3, 1, 4)
+    columns = torch.tensor([[[0, 3], [2, 1], [1, 1], [3, 0], [2, 0]], [[1, 2]] * 5])  # [n, p, q]
+    locations = torch.stack([(columns + middle) / 4, torch.full(columns.shape, 0.5)], dim=-1)
+    samples = sampler(value, locations)
+    assert samples.shape == (2, 3, 5, 2)
+    for n, channel in ((0, 0), (0, 2), (1, 1)):
+        expected = value[n, channel, 0][columns[n]]
+        assert torch.allclose(samples[n, channel], expected, atol=1e-5)
+
+
+def test_half_precision_looks_where_float32_boxes_say():
+    attention = DeformableAttention(8, 2, (1, 1, 1))
+    with torch.no_grad():
+        for linear in (attention.value_proj, attention.output_proj):
+            linear.weight.copy_(torch.eye(8))
+        attention.sampling_offsets.bias.zero_()
+    shapes = [(1, 128), (1, 1), (1, 1)]
+    ramp = torch.cat([torch.arange(127.0, -1, -1), torch.zeros(2)])
+    memory = ramp.view(1, 130, 1).expand(-1, -1, 8)
+    boxes = torch.tensor([[[0.98, 0.5, 0.1, 0.1], [0.98 - 1 / 1024, 0.5, 0.1, 0.1]]])
+    half = attention.bfloat16()
+    samples = half(torch.zeros(1, 2, 8).bfloat16(), boxes, memory.bfloat16(), shapes)
+    assert samples.dtype == torch.bfloat16
+    # an eighth of a pixel, of three equal weights one; bfloat16 would be off by half a pixel
+    difference = samples[0, 1] - samples[0, 0]
+    assert difference.tolist() == pytest.approx([0.125 / 3] * 8, abs=0.01)
 
 
 def test_heads_start_looking_in_eight_directions_a_step_further_with_each_point():

@@ -37,6 +37,11 @@ def test_other_configurations_survive_their_json(tiny_config):
         RtDetrV2Config(backbone_config=CSPNetConfig(embedding_size=16, depths=(1, 1, 2, 1))),
         RtDetrV2Config(backbone_config=TimmConfig(backbone="resnet18", out_indices=(1, 2, 3))),
         replace(tiny_config, image_size=(64, 96), eval_idx=0, query_select_method="agnostic"),
+        replace(tiny_config, label_noise_ratio=0.25, box_noise_scale=0.0, matcher_alpha=0.5),
+        replace(tiny_config, matcher_gamma=1.5, matcher_class_cost=1.0, matcher_bbox_cost=2.0),
+        replace(tiny_config, matcher_giou_cost=3.0, focal_loss_alpha=0.5, focal_loss_gamma=1.5),
+        replace(tiny_config, weight_loss_vfl=2.0, weight_loss_bbox=3.0, weight_loss_giou=4.0),
+        replace(tiny_config, look_forward_twice=False),
     ):
         assert RtDetrV2Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
@@ -97,6 +102,12 @@ def test_a_number_of_labels_makes_names():
         ("activation_function", "tanh"),
         ("encoder_layers", -1),
         ("num_denoising", -1),
+        ("label_noise_ratio", -0.1),
+        ("box_noise_scale", "1.0"),
+        ("matcher_bbox_cost", -5.0),
+        ("matcher_gamma", float("nan")),
+        ("weight_loss_giou", None),
+        ("look_forward_twice", 1),
         ("id2label", {0: "person", 2: "car"}),
         ("id2label", {1: "person"}),
         ("num_labels", 3),
@@ -141,7 +152,10 @@ def test_absent_fields_have_the_defaults_of_transformers():
         *("activation_function", "hidden_expansion", "d_model", "decoder_ffn_dim"),
         *("decoder_layers", "decoder_attention_heads", "decoder_activation_function"),
         *("decoder_method", "decoder_offset_scale", "learn_initial_query"),
-        "freeze_backbone_batch_norms",
+        *("freeze_backbone_batch_norms", "label_noise_ratio", "box_noise_scale"),
+        *("matcher_alpha", "matcher_gamma", "matcher_class_cost", "matcher_bbox_cost"),
+        *("matcher_giou_cost", "focal_loss_alpha", "focal_loss_gamma", "weight_loss_vfl"),
+        *("weight_loss_bbox", "weight_loss_giou"),
     ):
         assert getattr(config, name) == getattr(theirs, name), name
 
@@ -158,6 +172,21 @@ def test_transformers_reads_what_is_written(name):
     assert list(theirs.backbone_config.out_indices) == [2, 3, 4]
     assert tuple(theirs.backbone_config.depths) == config.backbone_config.depths
     assert theirs.backbone_config.layer_type == config.backbone_config.layer_type
+    assert RtDetrV2Config.from_dict(theirs.to_dict()) == config
+
+
+def test_transformers_reads_the_recipe_that_is_written():
+    transformers = pytest.importorskip("transformers")
+    recipe = {
+        "num_denoising": 50, "label_noise_ratio": 0.25, "box_noise_scale": 0.75,
+        "matcher_alpha": 0.5, "matcher_gamma": 1.5, "matcher_class_cost": 1.0,
+        "matcher_bbox_cost": 2.0, "matcher_giou_cost": 3.0, "focal_loss_alpha": 0.6,
+        "focal_loss_gamma": 1.0, "weight_loss_vfl": 4.0, "weight_loss_bbox": 6.0,
+        "weight_loss_giou": 7.0,
+    }  # fmt: skip
+    config = replace(PRESETS["r18vd"], **recipe)
+    theirs = transformers.RTDetrV2Config(**config.to_dict())
+    assert {name: getattr(theirs, name) for name in recipe} == recipe
     assert RtDetrV2Config.from_dict(theirs.to_dict()) == config
 
 

@@ -6,32 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from rtdetrv2_cli.model.checkpoint import official_to_transformers, transformers_to_official
+from rtdetrv2_cli.model.checkpoint import transformers_to_official
 from rtdetrv2_cli.model.config import PRESETS, RtDetrV2Config, TimmConfig
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 
 transformers = pytest.importorskip("transformers")
 
 SIZES = [(192, 192), (480, 640)]
-
-
-def transformers_twin(model):
-    """The same network and weights in transformers; its norms in the backbone are frozen.
-
-    Eager attention: with fused attention transformers adds float32 masks to float64 values.
-    """
-    config = transformers.RTDetrV2Config(
-        **replace(model.config, freeze_backbone_batch_norms=True).to_dict()
-    )
-    twin, found = transformers.RTDetrV2ForObjectDetection.from_pretrained(
-        None,
-        config=config,
-        state_dict=official_to_transformers(model.model.state_dict()),
-        attn_implementation="eager",
-        output_loading_info=True,
-    )
-    assert not any(found.values()), found  # nothing missing, unexpected or of another shape
-    return twin.eval()
 
 
 class Remembering(nn.Module):
@@ -55,7 +36,7 @@ class Remembering(nn.Module):
 
 
 @pytest.fixture(scope="module", params=["r18vd", "r34vd", "r50vd", "r101vd"])
-def variant(request, randomise):
+def variant(request, randomise, transformers_twin):
     """One network with either sampler, and its twin."""
     config = PRESETS[request.param]
     model = randomise(RtDetrV2ForObjectDetection(config))
@@ -89,11 +70,17 @@ def _compare(model, twin, x, aligned, layer=-1):
     )
 
 
-def _is_equal(model, picture, aligned, size=(160, 224), layer=-1):
-    twin = transformers_twin(model).double()
-    x = picture(*size, seed=5).double()
-    logits, boxes, _ = _compare(model.double(), twin, x, aligned, layer)
-    return logits.max() < 1e-8 and boxes.max() < 1e-10
+@pytest.fixture
+def is_equal(picture, aligned, transformers_twin):
+    """Whether a network and its twin give one answer in float64."""
+
+    def compare(model, size=(160, 224), layer=-1):
+        twin = transformers_twin(model).double()
+        x = picture(*size, seed=5).double()
+        logits, boxes, _ = _compare(model.double(), twin, x, aligned, layer)
+        return logits.max() < 1e-8 and boxes.max() < 1e-10
+
+    return compare
 
 
 @pytest.mark.parametrize("method", ["default", "discrete"])
@@ -115,21 +102,21 @@ def test_float32_is_equal_but_for_rounding(variant, method, size, picture, align
     assert ((logits < 5e-3) & (boxes < 1e-4)).float().mean() >= 0.99
 
 
-def test_r50_m_is_the_third_layer_of_transformers(picture, randomise, aligned):
+def test_r50_m_is_the_third_layer_of_transformers(is_equal, randomise):
     model = randomise(RtDetrV2ForObjectDetection(PRESETS["r50vd_m"]))
-    assert _is_equal(model, picture, aligned, layer=2)
-    assert not _is_equal(model, picture, aligned)
+    assert is_equal(model, layer=2)
+    assert not is_equal(model)
 
 
 @pytest.mark.parametrize("points", [1, 3])
 @pytest.mark.parametrize("method", ["default", "discrete"])
-def test_other_numbers_of_points_are_equal(picture, randomise, aligned, points, method):
+def test_other_numbers_of_points_are_equal(is_equal, randomise, points, method):
     config = replace(PRESETS["r18vd"], num_points=(points,) * 3, decoder_method=method)
     model = randomise(RtDetrV2ForObjectDetection(config))
-    assert _is_equal(model, picture, aligned)
+    assert is_equal(model)
 
 
-def test_unusual_shapes_are_equal(picture, randomise, aligned):
+def test_unusual_shapes_are_equal(is_equal, randomise):
     config = RtDetrV2Config(
         backbone_config=replace(
             PRESETS["r18vd"].backbone_config, embedding_size=32, hidden_sizes=(32, 48, 64, 96)
@@ -142,7 +129,7 @@ def test_unusual_shapes_are_equal(picture, randomise, aligned):
         encoder_activation_function="relu", decoder_activation_function="silu", num_denoising=0,
     )  # fmt: skip
     model = randomise(RtDetrV2ForObjectDetection(config))
-    assert _is_equal(model, picture, aligned)
+    assert is_equal(model)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +140,7 @@ def test_unusual_shapes_are_equal(picture, randomise, aligned):
         ("convnext_atto", (1, 2, 3)),  # it has no batch norm
     ],
 )
-def test_a_timm_backbone_is_equal(picture, randomise, aligned, name, out_indices):
+def test_a_timm_backbone_is_equal(is_equal, randomise, name, out_indices):
     pytest.importorskip("timm")
     config = replace(
         PRESETS["r18vd"],
@@ -162,7 +149,7 @@ def test_a_timm_backbone_is_equal(picture, randomise, aligned, name, out_indices
         decoder_layers=2,
     )
     model = randomise(RtDetrV2ForObjectDetection(config))
-    assert _is_equal(model, picture, aligned)
+    assert is_equal(model)
 
 
 def test_a_network_that_transformers_made_is_ours(picture, aligned):

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.model.config import PRESETS, CSPNetConfig, HGNetV2Config, RtDetrV2Config
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection, RtDetrV2Model
 
@@ -167,9 +166,22 @@ def test_a_picture_too_small_for_its_queries_is_refused(tiny_config):
         model(torch.zeros(1, 3, 32, 32))
 
 
-def test_labels_are_refused_for_now(model):
-    with pytest.raises(UsageError, match="training is not part of this version"):
-        model(torch.zeros(1, 3, 64, 64), labels=[])
+def test_labels_give_the_same_answer_and_a_loss(model, picture, objects):
+    x = picture(64, 64, batch=2)
+    output = model(x, labels=[objects(2), objects(0)])
+    assert output.loss.item() == pytest.approx(sum(t.item() for t in output.loss_dict.values()))
+    assert torch.allclose(output.logits, model(x).logits, atol=1e-5)
+    assert torch.allclose(output.pred_boxes, model(x).pred_boxes, atol=1e-6)
+    with pytest.raises(ValueError, match="1 labels for 2 pictures"):
+        model(x, labels=[objects(2)])
+
+
+@pytest.mark.parametrize("size", [(64, 100), (32, 32)])
+def test_another_size_is_refused_with_labels_too(model, objects, size):
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}"):
+        RtDetrV2ForObjectDetection(replace(model.config, num_queries=22))(
+            torch.zeros(1, 3, *size), labels=[objects(1)]
+        )
 
 
 @pytest.mark.parametrize("method", ["default", "discrete"])

@@ -1,0 +1,1 @@
+"""Training and evaluation: from annotated pictures to weights and figures."""
