@@ -5,10 +5,11 @@ on with the very batches it would have had.
 """
 
 import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -116,10 +117,12 @@ class _Remaining:
 
 
 class PictureCache:
-    """Decoded pictures, none larger than needed, in a file that all workers share.
+    """Decoded pictures, none larger than needed, in memory that forked workers share.
 
-    It lives in the page cache, so that memory that is wanted elsewhere comes back by itself; a
-    picture is decoded by whoever wants it first. Without room every picture is decoded anew.
+    It is a file without a name, so that it lives in the page cache, memory that is wanted
+    elsewhere comes back by itself, and it is gone with the last process, however that ends. A
+    picture is decoded by whoever wants it first. Without room, or in workers that are not forked,
+    every picture is decoded anew.
 
     Args:
         samples: Of the data set.
@@ -133,13 +136,16 @@ class PictureCache:
         lengths = [3 * size.height * size.width for size in self.sizes]
         self.starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self.bytes = int(self.starts[-1])
-        self._file: Path | None = None
         self._kept: np.memmap | None = None
-        if enabled and self._has_room():
-            handle, name = tempfile.mkstemp(prefix="rtdetrv2-", suffix=".pictures")
-            os.ftruncate(handle, self.bytes + len(samples))  # sparse: filled picture by picture
-            os.close(handle)
-            self._file = Path(name)
+        if enabled and samples and self._has_room():
+            with tempfile.TemporaryFile() as file:
+                file.truncate(self.bytes + len(samples))  # sparse: filled picture by picture
+                self._kept = np.memmap(file, np.uint8, "r+")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it keeps pictures at all."""
+        return self._kept is not None
 
     def read(self, index: int) -> Image:
         """The upright picture, its longest side at most `max_side`; not to be written to.
@@ -147,10 +153,8 @@ class PictureCache:
         Raises:
             InputError: It cannot be read any more.
         """
-        if self._file is None:
-            return self._decode(index)
         if self._kept is None:
-            self._kept = np.memmap(self._file, np.uint8, "r+")
+            return self._decode(index)
         start, stop = self.starts[index : index + 2]
         kept = self._kept[start:stop].reshape(*self.sizes[index], 3)
         mark = self.bytes + index
@@ -158,11 +162,6 @@ class PictureCache:
             kept[:] = self._decode(index)
             self._kept[mark] = 1  # after the pixels: another worker may look at any time
         return np.asarray(kept)
-
-    def close(self) -> None:
-        """Deletes the file."""
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
 
     def _decode(self, index: int) -> Image:
         sample, size = self.samples[index], self.sizes[index]
@@ -180,12 +179,15 @@ class PictureCache:
         return np.asarray(small)
 
     def _has_room(self) -> bool:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        disk = os.statvfs(tempfile.gettempdir())
-        return self.bytes < min(free, disk.f_bavail * disk.f_frsize) / 2
+        try:
+            memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError):  # a system that does not tell has no fork to share by
+            return False
+        disk = shutil.disk_usage(tempfile.gettempdir()).free
+        return self.bytes < min(memory, disk) / 2
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_kept": None}  # a map would be sent to workers as its content
+        return self.__dict__ | {"_kept": None}  # a map would be sent as its content
 
 
 class Examples(TorchDataset[Example]):
@@ -267,6 +269,7 @@ def open_loader(
         worker_init_fn=_start_worker if workers else None,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
 
 

@@ -1,7 +1,6 @@
 """A run put together: data, network, learner and folder, new or where another one stopped."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -203,27 +202,26 @@ class Session:
         """Trains; what happens is told as it does."""
         plan, recipe = self.plan, self.plan.recipe
         cache = PictureCache(self.training.samples, 2 * max(plan.size), enabled=plan.cache)
-        with closing(cache):
-            loader = open_loader(
-                self.examples(cache),
-                self.order,
-                start=self.learner.step,
-                stop=self.steps,
-                workers=plan.workers,
-                pin=self.device.type == "cuda",
-            )
-            measured = self.validation is not None and self.processes.is_first
-            yield from train(
-                self.learner,
-                iter(loader),
-                self.order,
-                self.history,
-                epochs=recipe.epochs,
-                side=plan.size[0] if recipe.multi_scale else None,
-                stop_epoch=plan.stop_epoch,
-                evaluate=self.measure if measured else None,
-                eval_every=plan.eval_every,
-            )
+        loader = open_loader(
+            self.examples(cache),
+            self.order,
+            start=self.learner.step,
+            stop=self.steps,
+            workers=plan.workers,
+            pin=self.device.type == "cuda",
+        )
+        measured = self.validation is not None and self.processes.is_first
+        yield from train(
+            self.learner,
+            iter(loader),
+            self.order,
+            self.history,
+            epochs=recipe.epochs,
+            side=plan.size[0] if recipe.multi_scale else None,
+            stop_epoch=plan.stop_epoch,
+            evaluate=self.measure if measured else None,
+            eval_every=plan.eval_every,
+        )
 
     def measure(
         self,

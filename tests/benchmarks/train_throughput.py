@@ -26,8 +26,13 @@ from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import shapes
-from rtdetrv2_cli.train.data.formats import open_dataset
-from rtdetrv2_cli.train.data.loader import (
+
+from rtdetrv2_cli.infer.torch_engine import choose_device, choose_dtype
+from rtdetrv2_cli.model.config import PRESETS, RtDetrV2Config
+from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+from rtdetrv2_cli.train.formats import open_dataset
+from rtdetrv2_cli.train.learner import Learner
+from rtdetrv2_cli.train.loader import (
     Augmentation,
     Examples,
     Order,
@@ -35,11 +40,6 @@ from rtdetrv2_cli.train.data.loader import (
     TrainingBatch,
     open_loader,
 )
-
-from rtdetrv2_cli.infer.torch_engine import choose_device, choose_dtype
-from rtdetrv2_cli.model.config import PRESETS, RtDetrV2Config
-from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-from rtdetrv2_cli.train.learner import Learner
 from rtdetrv2_cli.train.recipe import recipe_for
 from rtdetrv2_cli.types import Size
 
@@ -79,12 +79,9 @@ def our_steps(
     first = next(batches)
     if constant:
         del batches, loader
-    try:
-        while True:
-            learner.learn(first if constant else next(batches))
-            yield
-    finally:
-        cache.close()
+    while True:
+        learner.learn(first if constant else next(batches))
+        yield
 
 
 class PlainPictures(TorchDataset):
