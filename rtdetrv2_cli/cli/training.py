@@ -370,16 +370,17 @@ class Run:
 def _fitted(published: Recipe, wishes: Mapping[str, Any], pictures: int) -> Recipe:
     """The published recipe with what was asked for; what was not, shrinks with the run.
 
-    The last plain epochs are at most a quarter of all, the warm-up at most a tenth of the steps.
+    The last plain epochs are at most a quarter of all, warm-up at most a tenth of the steps and
+    that of the average a quarter: in a short run the published numbers would be all there is.
     """
     recipe = replace(published, **wishes)
-    changes: dict[str, Any] = {}
-    if "plain_epochs" not in wishes:
-        changes["plain_epochs"] = min(recipe.plain_epochs, recipe.epochs // 4)
-    if "warmup_steps" not in wishes:
-        steps = recipe.epochs * max(1, pictures // recipe.batch)
-        changes["warmup_steps"] = min(recipe.warmup_steps, max(1, steps // 10))
-    return replace(recipe, **changes)
+    steps = recipe.epochs * max(1, pictures // recipe.batch)
+    shrunk: dict[str, Any] = {
+        "plain_epochs": min(recipe.plain_epochs, recipe.epochs // 4),
+        "warmup_steps": min(recipe.warmup_steps, max(1, steps // 10)),
+        "ema_warmup": min(recipe.ema_warmup, max(1, steps // 4)),
+    }
+    return replace(recipe, **{name: n for name, n in shrunk.items() if name not in wishes})
 
 
 def _tell(start: Start) -> None:

@@ -1,6 +1,6 @@
 """A run put together: data, network, learner and folder, new or where another one stopped."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -223,11 +223,7 @@ class Session:
             eval_every=plan.eval_every,
         )
 
-    def measure(
-        self,
-        model: RtDetrV2ForObjectDetection,
-        on_sample: Callable[[object], object] | None = None,
-    ) -> Evaluation:
+    def measure(self, model: RtDetrV2ForObjectDetection) -> Evaluation:
         """COCO's figures of a network on the validation part."""
         if self.validation is None:
             raise ValueError("there is no validation part")
@@ -236,7 +232,7 @@ class Session:
             LoadedModel(model, ModelInfo("training", "")), device=str(self.device), dtype=dtype
         )
         detector = Detector(engine, conf=0.0, max_det=_MAX_DETECTIONS)
-        self.found = detect_all(self.validation, detector, on_sample=on_sample)
+        self.found = detect_all(self.validation, detector)
         return evaluate(self.validation, self.found)
 
 
