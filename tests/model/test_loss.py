@@ -343,10 +343,10 @@ def test_a_background_query_mostly_within_an_ignored_region_is_taught_nothing(bo
 
 
 def test_one_region_must_hold_most_of_a_box():
-    halves = torch.tensor([[0.05, 0.5, 0.1, 1.0], [0.15, 0.5, 0.1, 1.0]])
-    box = [0.1, 0.5, 0.2, 0.2]
+    halves = torch.tensor([[0.0625, 0.5, 0.125, 1.0], [0.1875, 0.5, 0.125, 1.0]])
+    box = [0.125, 0.5, 0.25, 0.25]
     assert _background([box], halves) == pytest.approx(1)
-    assert _background([box], torch.cat([halves, torch.tensor([[0.1, 0.5, 0.2, 1.0]])])) == 0
+    assert _background([box], torch.cat([halves, torch.tensor([[0.125, 0.5, 0.25, 1.0]])])) == 0
 
 
 def test_regions_belong_to_their_picture():
