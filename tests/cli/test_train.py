@@ -234,3 +234,29 @@ def test_faults_are_told_and_written_and_strict_stops(train, make_dataset, edit_
     assert strict.code == 3
     assert "train_003.png" in strict.err
     assert not Path("other/state.pt").exists()
+
+
+# --- learning ---
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_fifty_pictures_are_learned_in_minutes(make_dataset, cli):
+    """The twin of `test_a_few_epochs_of_training_lower_the_loss`, to the end."""
+    data = make_dataset(train=50, val=4)
+    recipe = ("--epochs", 60, "--batch", 10, "--lr", 0.0005, "--plain-epochs", 30)
+    options = ("--imgsz", 128, "--no-multi-scale", "--val-split", "none", "--no-plots")
+    outcome = cli("train", data, "-m", "roadusers", *recipe, *options, "-o", "run")
+    assert outcome.code == 0, outcome.err
+    measured = cli("val", data, "--split", "train", "-m", "run/best.safetensors", "--json")
+    assert json.loads(measured.out)["figures"]["ap50"] > 0.9
+
+
+def test_a_few_epochs_of_training_lower_the_loss(make_dataset, cli):
+    data = make_dataset(train=10, val=4)
+    recipe = ("--epochs", 4, "--batch", 5, "--lr", 0.0005, "--plain-epochs", 4, "--warmup", 1)
+    options = ("--imgsz", 128, "--no-multi-scale", "--val-split", "none", "--no-plots")
+    outcome = cli("train", data, "-m", "roadusers", *recipe, *options, "-o", "run")
+    assert outcome.code == 0, outcome.err
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.95 * rows[0]["loss"]
