@@ -45,6 +45,8 @@ class Entry:
     params: int
     ap: float
     ap50: float
+    license_note: str | None = None
+    """What the licence of the weights does not settle."""
     data: str = "COCO val2017"
     aliases: tuple[str, ...] = ()
     hub: str | None = None

@@ -194,6 +194,7 @@ def _published(entry: "Entry") -> dict[str, Any]:
         "ap50": entry.ap50,
         "data": entry.data,
         "license": entry.license,
+        "license_note": entry.license_note,
         "where": here if copy else "remote",
         "path": copy,
         "source": None if entry.hub is None else f"hf://{entry.hub}",

@@ -259,7 +259,7 @@ class TestVerify:
         code, out, _ = run("verify", "roadusers")
         assert code == 0
         assert "(matches)" in out
-        assert "5,528,296 parameters" in out
+        assert "6,536,536 parameters" in out
 
     def test_a_model_of_unknown_digest_says_so(self, run, pth):
         code, out, _ = run("verify", pth)
@@ -290,7 +290,7 @@ class TestEmbeddedModel:
         assert (info.name, info.license) == ("roadusers", "Apache-2.0")
         assert 0.1 < info.confidence < 0.9
         assert config.labels == ("person", "bicycle", "car", "motorcycle", "bus", "truck")
-        assert config.image_size == (320, 320)
+        assert config.image_size == (416, 416)
         count = sum(parameter.numel() for parameter in loaded.model.parameters())
         assert count == hub.registry()["roadusers"].params
 

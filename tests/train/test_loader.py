@@ -1,4 +1,5 @@
 import os
+import pickle
 import shutil
 import tempfile
 import traceback
@@ -267,6 +268,16 @@ def test_workers_share_what_each_of_them_has_decoded(samples, open_cache):
             sample.path.unlink(missing_ok=True)
     assert len(readers - {os.getpid()}) == 4
     assert [cache.read(index).tobytes() for index in range(7)] == expected
+
+
+def test_a_cache_is_sent_to_a_worker_without_its_pictures(samples, open_cache):
+    cache = open_cache(samples)
+    expected = cache.read(2).copy()
+    sent = pickle.dumps(cache)
+    assert len(sent) < cache.bytes / 10
+    received = pickle.loads(sent)
+    assert not received.keeps
+    assert np.array_equal(received.read(2), expected)
 
 
 @pytest.mark.parametrize(

@@ -334,7 +334,7 @@ def test_the_same_network_is_taken_whole(make_model):
 
 
 def test_rows_of_common_classes_are_kept_by_name_and_others_start_anew(make_model, tiny_config):
-    source = filled(make_model(1))
+    source = filled(make_model(1, **_classes(["Person", "car", "dog"])))
     labels = ["cat", "Dog", "horse", "PERSON"]
     model = make_model(2, **_classes(labels))
     before = {name: tensor.clone() for name, tensor in by_class(model).items()}
