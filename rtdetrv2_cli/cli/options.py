@@ -441,7 +441,13 @@ Freeze = Annotated[
 ]
 Epochs = Annotated[
     int | None,
-    Option(min=1, metavar="N", show_default="the recipe's", rich_help_panel=_RECIPE),
+    Option(
+        min=1,
+        metavar="N",
+        help="How often to go through the data.",
+        show_default="the recipe's",
+        rich_help_panel=_RECIPE,
+    ),
 ]
 PlainEpochs = Annotated[
     int | None,

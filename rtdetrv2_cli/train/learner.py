@@ -87,7 +87,7 @@ class Learner:
             `LOSS_TERMS` of the batch.
 
         Raises:
-            TrainingError: The loss is not finite; nothing has changed.
+            TrainingError: The loss is not finite; no weight has changed.
         """
         # alone decides the noise, so that a run that was stopped goes on with the same
         torch.manual_seed(_mixed(self.seed, self.step, _rank()))
