@@ -44,8 +44,22 @@ class SelfAttention(nn.Module):
         q, k = F.linear(query_key, weight[:qk], bias[:qk]).chunk(2, dim=-1)
         v = F.linear(value, weight[qk:], bias[qk:])
         q, k, v = (unflatten(x, -1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # [b, heads, n, d/heads]
+        x = _attend(q, k, v, mask)  # [b, heads, n, d/heads]
         return self.out_proj(x.transpose(1, 2).flatten(2))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Scaled dot-product attention, [b, heads, n, d/heads] each.
+
+    On a CPU, where gradients follow, it is written out: the backward of the fused kernel takes
+    longer there than that of its parts.
+    """
+    if q.device.type != "cpu" or not (torch.is_grad_enabled() and q.requires_grad):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 class DeformableAttention(nn.Module):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 
 from rtdetrv2_cli.errors import TrainingError
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+from rtdetrv2_cli.train.allocator import keep_freed_memory
 from rtdetrv2_cli.train.average import Average
 from rtdetrv2_cli.train.loader import TrainingBatch
 from rtdetrv2_cli.train.recipe import Recipe, group_parameters
@@ -66,6 +65,8 @@ class Learner:
         self._dtype = AMP_DTYPES[dtype]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == "fp16")
         _densify_gradients(model)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         model.train()
         for norm in self._frozen:
             norm.eval()
@@ -96,7 +97,7 @@ class Learner:
         if side is not None and side != images.shape[-1]:
             images = F.interpolate(images, size=(side, side))  # nearest, as the authors do
         mixed = self._dtype != torch.float32
-        with torch.autocast(self.device.type, self._dtype, enabled=mixed), self._attention():
+        with torch.autocast(self.device.type, self._dtype, enabled=mixed):
             output = self._network(images, labels)
         terms = torch.stack([output.loss.detach(), *(output.loss_dict[t] for t in LOSS_TERMS[1:])])
         report = dict(zip(LOSS_TERMS, terms.tolist(), strict=True))
@@ -107,13 +108,6 @@ class Learner:
             )
         self._follow(output.loss)
         return report
-
-    def _attention(self) -> AbstractContextManager[None]:
-        """On a CPU the fused kernel's backward takes two to three times as long as its parts."""
-        if self.device.type != "cpu":
-            return nullcontext()
-        kernel: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
-        return kernel
 
     def _follow(self, loss: Tensor) -> None:
         for group, rate in zip(self._optimiser.param_groups, self.rates, strict=True):
