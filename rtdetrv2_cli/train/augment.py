@@ -4,9 +4,10 @@ The transforms and their chances are those of RT-DETRv2 (arXiv 2407.17140, secti
 torchvision's `RandomPhotometricDistort`, `RandomZoomOut`, `RandomIoUCrop`,
 `SanitizeBoundingBoxes`, `RandomHorizontalFlip` and `Resize`, in this order. Zoom, crop, flip and
 resize are decided on the boxes alone and carried out in one resampling, and colours change on what
-is left: a fifth of the time, and each pixel is interpolated once.
+is left of the picture: a fraction of the work, and each pixel is interpolated once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -67,11 +68,9 @@ def augment(example: Example, size: Size, rng: Generator, *, strong: bool) -> Ex
     region, keep = Region(0, 0, width, height), np.ones(len(example.boxes), np.bool_)
     if strong:
         region = zoom_out(region, rng)
-        region, keep = crop(region, example.boxes, rng)
-    placed = place(example[keep], region, size, mirrored=rng.random() < 0.5)
-    if strong:
-        placed.image[:] = distort(placed.image, rng)
-    return placed
+        region, keep = crop(region, example, rng)
+    recolour = (lambda image: distort(image, rng)) if strong else None
+    return place(example[keep], region, size, mirrored=rng.random() < 0.5, recolour=recolour)
 
 
 def mosaic(examples: list[Example], size: Size, rng: Generator) -> Example:
@@ -100,26 +99,28 @@ def zoom_out(region: Region, rng: Generator) -> Region:
     return Region(region.left - left, region.top - top, width, height)
 
 
-def crop(region: Region, boxes: Boxes, rng: Generator) -> tuple[Region, NDArray[np.bool_]]:
+def crop(region: Region, example: Example, rng: Generator) -> tuple[Region, NDArray[np.bool_]]:
     """Four times in five, a part of the region that holds the centre of some object.
 
     Returns:
-        The part, and which objects have their centre in it, [n].
+        The part, and what of `example` is in it, [n]: objects whose centre is, and ignored
+        regions that overlap it.
     """
+    boxes, ignored = example.boxes, example.ignored
     everything = np.ones(len(boxes), np.bool_)
     if rng.random() >= 0.8:
         return region, everything
     while True:
         least = rng.choice(_LEAST_OVERLAPS)
-        if least >= 1 or not len(boxes):
+        if least >= 1 or ignored.all():
             return region, everything
         for _ in range(_CROP_TRIALS):
             part = _random_part(region, rng)
             if part is None:
                 continue
-            keep = _centred_within(part, boxes)
+            keep = _centred_within(part, boxes) & ~ignored
             if keep.any() and _overlaps(part, boxes[keep]).max() >= least:
-                return part, keep
+                return part, keep | (ignored & (_overlaps(part, boxes) > 0))
 
 
 def _random_part(region: Region, rng: Generator) -> Region | None:
@@ -152,35 +153,49 @@ def _overlaps(region: Region, boxes: Boxes) -> NDArray[np.float32]:
     return overlap
 
 
-def place(example: Example, region: Region, size: Size, *, mirrored: bool = False) -> Example:
+def place(
+    example: Example,
+    region: Region,
+    size: Size,
+    *,
+    mirrored: bool = False,
+    recolour: Callable[[Image], Image] | None = None,
+) -> Example:
     """Stretches a region of the picture to the input, perhaps mirrored.
 
     The resampling is Pillow's antialiased bilinear, as at inference. Boxes end at the border, and
-    those of less than a pixel are left out.
+    those of less than a pixel, in the picture or in the input, are left out. What lies beyond the
+    picture stays black, whatever `recolour` does to the picture itself.
     """
-    scale = np.array([size.width / region.width, size.height / region.height])
-    offset = np.array([region.left, region.top])
-    image = _resample(example.image, offset, scale, size)
-    boxes = ((example.boxes.reshape(-1, 2, 2) - offset) * scale).reshape(-1, 4)
-    boxes = np.clip(boxes, 0, [size.width, size.height] * 2).astype(np.float32)
+    offset, extent = np.array([region.left, region.top]), np.array([region.width, region.height])
+    scale = np.array([size.width, size.height]) / extent
+    image = _resample(example.image, offset, scale, size, recolour)
+    corners = np.clip(example.boxes.reshape(-1, 2, 2) - offset, 0, extent)  # [n, 2, 2] x, y
+    boxes = (corners * scale).reshape(-1, 4).astype(np.float32)
+    sides = (corners[:, 1] - corners[:, 0]) * np.minimum(scale, 1)
     if mirrored:
         image = np.ascontiguousarray(image[:, ::-1])
         boxes[:, [0, 2]] = size.width - boxes[:, [2, 0]]
     placed = Example(image, boxes, example.class_ids, example.ignored)
-    return placed[(boxes[:, 2:] - boxes[:, :2] >= _LEAST_PIXELS).all(1)]
+    return placed[(sides >= _LEAST_PIXELS).all(1)]
 
 
 def _resample(
-    image: Image, offset: NDArray[np.float64], scale: NDArray[np.float64], size: Size
+    image: Image,
+    offset: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    size: Size,
+    recolour: Callable[[Image], Image] | None,
 ) -> Image:
     """What shows of the picture at an output of `size`, black around it."""
     height, width = image.shape[:2]
+    canvas = np.zeros((*size, 3), np.uint8)
     # whole output pixels that the picture covers, and the part of the picture they show
     low = np.ceil(np.maximum(0, -offset) * scale - 1e-6).astype(int)
     high = np.floor(((width, height) - offset) * scale + 1e-6).astype(int)
     high = np.minimum(high, (size.width, size.height))
     if (high <= low).any():
-        return np.zeros((*size, 3), np.uint8)
+        return canvas
     x1, y1 = np.maximum(low / scale + offset, 0)
     x2, y2 = np.minimum(high / scale + offset, (width, height))
     shown = PillowImage.fromarray(image).resize(
@@ -188,8 +203,8 @@ def _resample(
         PillowImage.Resampling.BILINEAR,
         box=(x1, y1, x2, y2),
     )
-    canvas = np.zeros((*size, 3), np.uint8)
-    canvas[low[1] : high[1], low[0] : high[0]] = np.asarray(shown)
+    pixels = np.asarray(shown)
+    canvas[low[1] : high[1], low[0] : high[0]] = recolour(pixels) if recolour else pixels
     return canvas
 
 

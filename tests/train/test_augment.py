@@ -59,7 +59,11 @@ def fresh(seed=0):
 
 
 def placed_by_torchvision(image, boxes, region, size, mirrored):
-    """Crop (which pads with black), stretch, mirror, one after the other."""
+    """Crop (which pads with black), stretch, mirror, one after the other.
+
+    Returns:
+        Picture, boxes, and which of them are at least a pixel wide and high at every step.
+    """
     left, top, width, height = map(int, region)
     picture = Image.fromarray(image)
     boxes = tv_tensors.BoundingBoxes(
@@ -69,9 +73,11 @@ def placed_by_torchvision(image, boxes, region, size, mirrored):
         partial(F.crop, top=top, left=left, height=height, width=width),
         partial(F.resize, size=list(size), antialias=True),
     ]
+    kept = np.ones(len(boxes), np.bool_)
     for step in steps + [F.horizontal_flip] * mirrored:
         picture, boxes = step(picture), step(boxes)
-    return np.asarray(picture), boxes.numpy()
+        kept &= (boxes[:, 2:] - boxes[:, :2] >= 1).all(1).numpy()
+    return np.asarray(picture), boxes.numpy(), kept
 
 
 REGIONS = [
@@ -90,7 +96,7 @@ REGIONS = [
 def test_a_region_is_placed_as_torchvisions_transforms_do_it_one_by_one(region, mirrored):
     image, boxes = textured(100, 150), boxes_within(100, 150, 40)
     ours = place(example_of(image, boxes), region, SIZE, mirrored=mirrored)
-    theirs, their_boxes = placed_by_torchvision(image, boxes, region, SIZE, mirrored)
+    theirs, their_boxes, kept = placed_by_torchvision(image, boxes, region, SIZE, mirrored)
     assert ours.image.shape == (*SIZE, 3)
     assert ours.image.dtype == np.uint8
 
@@ -98,7 +104,7 @@ def test_a_region_is_placed_as_torchvisions_transforms_do_it_one_by_one(region, 
     assert difference.mean() < 1.5
     # away from the borders of picture and region the very same pixels
     white = np.full_like(image, 255)
-    whole, _ = placed_by_torchvision(white, boxes, region, SIZE, mirrored)
+    whole, *_ = placed_by_torchvision(white, boxes, region, SIZE, mirrored)
     reach = math.ceil(max(1, SIZE.width / region.width, SIZE.height / region.height)) + 1
     inside = cv2.erode(whole[:, :, 0], np.ones((2 * reach + 1,) * 2), borderValue=0) == 255
     assert inside.sum() > 20
@@ -106,8 +112,6 @@ def test_a_region_is_placed_as_torchvisions_transforms_do_it_one_by_one(region, 
     beyond = cv2.dilate(whole[:, :, 0], np.ones((3, 3))) == 0
     assert not ours.image[beyond].any()
 
-    sides = their_boxes[:, 2:] - their_boxes[:, :2]
-    kept = (sides >= 1).all(1)
     assert kept.sum() >= 3
     assert ours.class_ids.tolist() == np.flatnonzero(kept).tolist()
     np.testing.assert_allclose(ours.boxes, their_boxes[kept], atol=0.01)
@@ -129,7 +133,33 @@ def test_boxes_end_at_the_border_of_the_region():
     assert placed.class_ids.tolist() == [0, 2]
 
 
+def test_boxes_that_are_less_than_a_pixel_in_the_picture_are_left_out_though_it_grows():
+    image = np.zeros((20, 20, 3), np.uint8)
+    boxes = [[3, 3, 4, 13], [3, 3, 3.9, 13], [9.5, 3, 15, 13]]
+    placed = place(example_of(image, boxes), Region(0, 0, 10, 20), Size(80, 40))
+    assert placed.class_ids.tolist() == [0]
+    assert placed.boxes.tolist() == [[12, 12, 16, 52]]
+
+
+def test_what_is_around_the_picture_stays_black_whatever_its_colours_become():
+    image = np.full((40, 60, 3), 90, np.uint8)
+    placed = place(
+        example_of(image, []), Region(-60, -40, 180, 120), SIZE, recolour=lambda shown: shown + 100
+    )
+    assert set(np.unique(placed.image)) == {0, 190}
+    for seed in range(60):
+        result = augment(example_of(image, []), Size(64, 64), fresh(seed), strong=True).image
+        values = np.unique(result.reshape(-1, 3), axis=0)
+        assert len(values) <= 2
+        assert len(values) == 1 or not values[0].any()
+
+
 # --- zoom and crop ---
+
+
+def drawn_crop(region, boxes, rng, ignored=None):
+    return crop(region, example_of(np.zeros((1, 1, 3), np.uint8), boxes, ignored=ignored), rng)
+
 
 
 def test_zooming_out_happens_half_the_time_up_to_four_times_and_anywhere():
@@ -178,7 +208,7 @@ def test_a_crop_holds_the_centres_of_its_objects_and_overlaps_one_enough():
     rng, whole = fresh(1), Region(0, 0, 100, 90)
     sides = []
     for _ in range(1500):
-        part, keep = crop(whole, CROP_BOXES, rng)
+        part, keep = drawn_crop(whole, CROP_BOXES, rng)
         if part is whole:
             assert keep.all()
             continue
@@ -213,7 +243,7 @@ def test_crops_are_drawn_as_torchvision_draws_them():
     expected_kept = np.array([p["is_within_crop_area"].tolist() for p in params if p])
 
     rng, whole = fresh(2), Region(0, 0, 100, 90)
-    drawn = [crop(whole, CROP_BOXES, rng) for _ in range(3000)]
+    drawn = [drawn_crop(whole, CROP_BOXES, rng) for _ in range(3000)]
     parts = np.array([part for part, _ in drawn if part is not whole], np.float64)
     kept = np.array([keep for part, keep in drawn if part is not whole])
     assert abs(len(parts) / 3000 - 0.8 * len(expected) / 300) < 0.05
@@ -239,7 +269,7 @@ def test_a_crop_overlaps_an_object_whose_centre_it_holds(least):
     boxes = torch.tensor([[0, 0, 100, 90], [5, 5, 25, 25], [80, 60, 84, 64]], dtype=torch.float32)
     crops = 0
     for seed in range(60):
-        part, keep = crop(whole, boxes.numpy(), Insisting(least, seed))
+        part, keep = drawn_crop(whole, boxes.numpy(), Insisting(least, seed))
         if part is not whole:
             left, top, width, height = part
             corners = torch.tensor([[left, top, left + width, top + height]], dtype=torch.float32)
@@ -259,21 +289,42 @@ def test_a_crop_is_tried_forty_times_before_another_overlap_is_drawn():
     found = 1 - (1 - (fits & holds).mean()) ** 40
     assert 0.1 < found < 0.9  # else the number of trials would not show
     count = 1000
-    cropped = sum(crop(whole, boxes, rng)[0] is not whole for _ in range(count))
+    cropped = sum(drawn_crop(whole, boxes, rng)[0] is not whole for _ in range(count))
     assert abs(cropped / count - 0.8 * found / (found + 1)) < 0.035
 
 
 def test_a_picture_without_objects_is_not_cropped():
     whole, nothing = Region(0, 0, 50, 50), np.zeros((0, 4), np.float32)
     for seed in range(20):
-        part, keep = crop(whole, nothing, fresh(seed))
+        part, keep = drawn_crop(whole, nothing, fresh(seed))
         assert part == whole
         assert keep.shape == (0,)
 
 
+def test_ignored_regions_stay_where_a_crop_cuts_them_and_never_decide_it():
+    whole = Region(0, 0, 100, 90)
+    boxes = np.array([[40, 40, 50, 50], [0, 0, 100, 90], [5, 5, 25, 25]], np.float32)
+    parts = []
+    for seed in range(200):
+        part, keep = drawn_crop(whole, boxes, fresh(seed), ignored=[False, True, True])
+        if part is whole:
+            assert keep.all()
+            continue
+        left, top, width, height = part
+        assert left < 45 < left + width  # the only object decides
+        assert top < 45 < top + height
+        assert keep.tolist() == [True, True, left < 25 and top < 25]
+        parts.append(keep[2])
+    assert 20 < sum(parts) < len(parts) - 20
+    for seed in range(20):
+        part, keep = drawn_crop(whole, boxes[1:], fresh(seed), ignored=[True, True])
+        assert part is whole
+        assert keep.all()
+
+
 def test_a_crop_of_a_zoomed_picture_may_show_what_is_around_it():
     around = Region(-100, -60, 300, 180)
-    parts = [crop(around, CROP_BOXES, fresh(seed))[0] for seed in range(200)]
+    parts = [drawn_crop(around, CROP_BOXES, fresh(seed))[0] for seed in range(200)]
     assert min(part.left for part in parts) < -60
     assert max(part.left + part.width for part in parts) > 130
     assert all(
@@ -306,7 +357,7 @@ def test_objects_whose_centre_was_cropped_away_are_left_out():
     boxes, lost = boxes_within(90, 120, 12), 0
     for seed in range(60):
         rng = fresh(seed)  # makes the same decisions
-        _, keep = crop(zoom_out(Region(0, 0, 120, 90), rng), boxes, rng)
+        _, keep = drawn_crop(zoom_out(Region(0, 0, 120, 90), rng), boxes, rng)
         result = augment(example_of(textured(90, 120), boxes), SIZE, fresh(seed), strong=True)
         assert set(result.class_ids.tolist()) <= set(np.flatnonzero(keep).tolist())
         lost += int((~keep).sum())
