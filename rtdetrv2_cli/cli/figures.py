@@ -11,8 +11,8 @@ from typing import Any
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.errors import OutputError, UsageError
 from rtdetrv2_cli.media.part import TextOutput
-from rtdetrv2_cli.train.dataset import Dataset
-from rtdetrv2_cli.train.evaluate import ClassFigures, Evaluation
+from rtdetrv2_cli.train.data.dataset import Dataset
+from rtdetrv2_cli.train.measure.evaluate import ClassFigures, Evaluation
 from rtdetrv2_cli.types import Detections
 
 METRICS, CLASSES = "metrics.json", "classes.csv"
@@ -103,7 +103,7 @@ class Folder:
         _write(self.path / METRICS, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         _write(self.path / CLASSES, _class_table(evaluation.classes))
         if self.plots:
-            from rtdetrv2_cli.train.plots import plot_evaluation  # half a second: matplotlib
+            from rtdetrv2_cli.train.plots.draw import plot_evaluation  # half a second: matplotlib
 
             plot_evaluation(evaluation, dataset, found, self.path)
         console.log.info("wrote %s", self.path)

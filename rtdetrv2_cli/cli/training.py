@@ -15,13 +15,13 @@ from rtdetrv2_cli.cli.trial import fetch
 from rtdetrv2_cli.errors import InputError, UsageError
 from rtdetrv2_cli.infer.engine import parse_size
 from rtdetrv2_cli.infer.torch_engine import choose_device, choose_dtype
-from rtdetrv2_cli.train import plots
-from rtdetrv2_cli.train.check import check, require_clean, summary, write_report
-from rtdetrv2_cli.train.dataset import Dataset
-from rtdetrv2_cli.train.formats import open_dataset
-from rtdetrv2_cli.train.loader import Place
+from rtdetrv2_cli.train.data.check import check, require_clean, summary, write_report
+from rtdetrv2_cli.train.data.dataset import Dataset
+from rtdetrv2_cli.train.data.formats import open_dataset
+from rtdetrv2_cli.train.data.loader import Place
 from rtdetrv2_cli.train.loop import EpochDone, StepDone
 from rtdetrv2_cli.train.plan import Plan
+from rtdetrv2_cli.train.plots import draw
 from rtdetrv2_cli.train.processes import Processes, any_of_them, wait_for_all
 from rtdetrv2_cli.train.recipe import BASE_LR, Recipe, recipe_for
 from rtdetrv2_cli.train.run_folder import RunFolder
@@ -323,9 +323,9 @@ class Run:
             for name, value in row.items():
                 tensorboard.add_scalar(name, value, session.learner.step)
         if self._plots:
-            plots.plot_run(session.history.rows, folder.plots, stop_epoch=session.plan.stop_epoch)
+            draw.plot_run(session.history.rows, folder.plots, stop_epoch=session.plan.stop_epoch)
             if event.is_best and event.evaluation is not None and session.validation is not None:
-                plots.plot_evaluation(
+                draw.plot_evaluation(
                     event.evaluation, session.validation, session.found, folder.plots
                 )
 
@@ -333,7 +333,7 @@ class Run:
         examples = session.examples()
         count = min(_MOSAIC_TILES, len(session.training))
         shown = [examples[Place(0, place)] for place in range(count)]
-        plots.plot_mosaic(
+        draw.plot_mosaic(
             [example.image for example in shown],
             [example.boxes for example in shown],
             [example.class_ids for example in shown],

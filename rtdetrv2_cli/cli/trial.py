@@ -16,10 +16,10 @@ from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import InputError, ModelError
 from rtdetrv2_cli.infer.detector import Detector
 from rtdetrv2_cli.media.names import public_name
-from rtdetrv2_cli.train.dataset import Dataset
-from rtdetrv2_cli.train.evaluate import Evaluation, as_dict
-from rtdetrv2_cli.train.formats import open_dataset
-from rtdetrv2_cli.train.predictions import (
+from rtdetrv2_cli.train.data.dataset import Dataset
+from rtdetrv2_cli.train.data.formats import open_dataset
+from rtdetrv2_cli.train.measure.evaluate import Evaluation, as_dict
+from rtdetrv2_cli.train.measure.predictions import (
     ABSENT,
     class_map,
     detect_all,

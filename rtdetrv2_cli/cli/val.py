@@ -43,7 +43,7 @@ def val(
     """
     from rtdetrv2_cli.cli import figures, trial, usage
     from rtdetrv2_cli.cli.signals import stop_on_signal
-    from rtdetrv2_cli.train.evaluate import evaluate
+    from rtdetrv2_cli.train.measure.evaluate import evaluate
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)

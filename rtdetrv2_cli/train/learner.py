@@ -15,7 +15,7 @@ from rtdetrv2_cli.errors import TrainingError
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 from rtdetrv2_cli.train.allocator import keep_freed_memory
 from rtdetrv2_cli.train.average import Average
-from rtdetrv2_cli.train.loader import TrainingBatch
+from rtdetrv2_cli.train.data.loader import TrainingBatch
 from rtdetrv2_cli.train.recipe import Recipe, group_parameters
 
 AMP_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

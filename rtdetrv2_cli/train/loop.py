@@ -7,9 +7,9 @@ from time import perf_counter
 from typing import Any
 
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-from rtdetrv2_cli.train.evaluate import Evaluation
+from rtdetrv2_cli.train.data.loader import Order, TrainingBatch, multi_scale_side
 from rtdetrv2_cli.train.learner import LOSS_TERMS, Learner
-from rtdetrv2_cli.train.loader import Order, TrainingBatch, multi_scale_side
+from rtdetrv2_cli.train.measure.evaluate import Evaluation
 from rtdetrv2_cli.train.recipe import multi_scale_sides
 
 Evaluate = Callable[[RtDetrV2ForObjectDetection], Evaluation]

@@ -16,19 +16,19 @@ from rtdetrv2_cli.model.checkpoint import LoadedModel, ModelInfo
 from rtdetrv2_cli.model.config import PRESETS, RtDetrV2Config
 from rtdetrv2_cli.model.files import parse_json
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-from rtdetrv2_cli.train.dataset import Dataset
-from rtdetrv2_cli.train.evaluate import Evaluation, evaluate
-from rtdetrv2_cli.train.learner import Learner, synchronise_norms
-from rtdetrv2_cli.train.loader import (
+from rtdetrv2_cli.train.data.dataset import Dataset
+from rtdetrv2_cli.train.data.loader import (
     Augmentation,
     Examples,
     Order,
     PictureCache,
     open_loader,
 )
+from rtdetrv2_cli.train.learner import Learner, synchronise_norms
 from rtdetrv2_cli.train.loop import EpochDone, History, StepDone, train
+from rtdetrv2_cli.train.measure.evaluate import Evaluation, evaluate
+from rtdetrv2_cli.train.measure.predictions import detect_all
 from rtdetrv2_cli.train.plan import Plan
-from rtdetrv2_cli.train.predictions import detect_all
 from rtdetrv2_cli.train.processes import Processes
 from rtdetrv2_cli.train.run_folder import RunFolder
 from rtdetrv2_cli.train.start import (

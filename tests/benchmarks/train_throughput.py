@@ -30,9 +30,8 @@ import shapes
 from rtdetrv2_cli.infer.torch_engine import choose_device, choose_dtype
 from rtdetrv2_cli.model.config import PRESETS, RtDetrV2Config
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-from rtdetrv2_cli.train.formats import open_dataset
-from rtdetrv2_cli.train.learner import Learner
-from rtdetrv2_cli.train.loader import (
+from rtdetrv2_cli.train.data.formats import open_dataset
+from rtdetrv2_cli.train.data.loader import (
     Augmentation,
     Examples,
     Order,
@@ -40,6 +39,7 @@ from rtdetrv2_cli.train.loader import (
     TrainingBatch,
     open_loader,
 )
+from rtdetrv2_cli.train.learner import Learner
 from rtdetrv2_cli.train.recipe import recipe_for
 from rtdetrv2_cli.types import Size
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from rtdetrv2_cli.cli.figures import Folder
-from rtdetrv2_cli.train.evaluate import evaluate
-from rtdetrv2_cli.train.formats import open_dataset
-from rtdetrv2_cli.train.predictions import read_predictions
+from rtdetrv2_cli.train.data.formats import open_dataset
+from rtdetrv2_cli.train.measure.evaluate import evaluate
+from rtdetrv2_cli.train.measure.predictions import read_predictions
 
 BOXES = {"a.png": [("person", [4, 4, 20, 30])], "b.png": [("car", [10, 8, 30, 20])], "c.png": []}
 ALL_FILES = {

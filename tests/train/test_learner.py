@@ -10,13 +10,13 @@ from torch import nn
 from rtdetrv2_cli.errors import TrainingError
 from rtdetrv2_cli.model.config import PRESETS
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+from rtdetrv2_cli.train.data.loader import TrainingBatch
 from rtdetrv2_cli.train.learner import (
     LOSS_TERMS,
     Learner,
     learning_rate_factor,
     synchronise_norms,
 )
-from rtdetrv2_cli.train.loader import TrainingBatch
 from rtdetrv2_cli.train.recipe import RECIPES, Group, Recipe
 from rtdetrv2_cli.train.start import freeze_backbone
 

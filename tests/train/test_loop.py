@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-from rtdetrv2_cli.train.evaluate import Evaluation
+from rtdetrv2_cli.train.data.loader import Order, TrainingBatch, multi_scale_side
 from rtdetrv2_cli.train.learner import LOSS_TERMS, Learner
-from rtdetrv2_cli.train.loader import Order, TrainingBatch, multi_scale_side
 from rtdetrv2_cli.train.loop import EpochDone, History, StepDone, train
+from rtdetrv2_cli.train.measure.evaluate import Evaluation
 from rtdetrv2_cli.train.recipe import Group, Recipe, multi_scale_sides
 
 RECIPE = Recipe(groups=(Group("backbone", 1e-5),), warmup_steps=3, schedule="cosine")

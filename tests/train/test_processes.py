@@ -28,7 +28,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from rtdetrv2_cli.model.config import RtDetrV2Config
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 from rtdetrv2_cli.train.learner import Learner
-from rtdetrv2_cli.train.loader import TrainingBatch
+from rtdetrv2_cli.train.data.loader import TrainingBatch
 from rtdetrv2_cli.train.processes import any_of_them, joined_processes, wait_for_all
 from rtdetrv2_cli.train.recipe import Recipe
 

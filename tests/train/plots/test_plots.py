@@ -14,22 +14,22 @@ from PIL import Image
 
 from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.labels import COCO_NAMES
-from rtdetrv2_cli.train import plots
-from rtdetrv2_cli.train.chart import INK, new_figure, short, write_figure
-from rtdetrv2_cli.train.dataset import Dataset, Sample
-from rtdetrv2_cli.train.evaluate import ClassFigures, Evaluation, Miss, evaluate
-from rtdetrv2_cli.train.evaluation_charts import (
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
+from rtdetrv2_cli.train.measure.evaluate import ClassFigures, Evaluation, Miss, evaluate
+from rtdetrv2_cli.train.plots import draw
+from rtdetrv2_cli.train.plots.chart import INK, new_figure, short, write_figure
+from rtdetrv2_cli.train.plots.evaluation_charts import (
     class_ap_figure,
     confusion_figure,
     precision_recall_figure,
 )
-from rtdetrv2_cli.train.picture_charts import (
+from rtdetrv2_cli.train.plots.picture_charts import (
     FOUND_COLOUR,
     TRUE_COLOUR,
     misses_figure,
     mosaic_figure,
 )
-from rtdetrv2_cli.train.run_charts import (
+from rtdetrv2_cli.train.plots.run_charts import (
     learning_rate_figure,
     losses_figure,
     scientific,
@@ -124,7 +124,7 @@ def pixels(path):
 
 def test_a_run_is_three_pictures(tmp_path):
     rows = [validated(epoch, 0.1 + epoch / 50) for epoch in range(20)]
-    written = plots.plot_run(rows, tmp_path / "new" / "run", stop_epoch=15)
+    written = draw.plot_run(rows, tmp_path / "new" / "run", stop_epoch=15)
     assert [path.name for path in written] == ["losses.png", "learning_rate.png", "validation.png"]
     assert sorted((tmp_path / "new" / "run").iterdir()) == sorted(written)
     assert {pixels(path).shape for path in written} == {(675, 1200, 3)}
@@ -132,8 +132,8 @@ def test_a_run_is_three_pictures(tmp_path):
 
 def test_the_end_of_strong_augmentation_is_seen_in_the_picture_of_a_run(tmp_path):
     rows = [row(epoch) for epoch in range(20)]
-    before = pixels(plots.plot_run(rows, tmp_path)[0])
-    assert not np.array_equal(before, pixels(plots.plot_run(rows, tmp_path, stop_epoch=15)[0]))
+    before = pixels(draw.plot_run(rows, tmp_path)[0])
+    assert not np.array_equal(before, pixels(draw.plot_run(rows, tmp_path, stop_epoch=15)[0]))
 
 
 def test_losses_are_drawn_epoch_by_epoch():
@@ -217,7 +217,7 @@ def test_a_run_without_figures_says_so(rows, tmp_path):
     assert "no epoch yet" in texts(losses_figure(rows))
     assert "no epoch yet" in texts(learning_rate_figure(rows))
     assert "not validated yet" in texts(validation_figure(rows))
-    assert len(plots.plot_run(rows, tmp_path, stop_epoch=0)) == 3
+    assert len(draw.plot_run(rows, tmp_path, stop_epoch=0)) == 3
 
 
 def test_terms_without_a_total_are_drawn():
@@ -278,7 +278,7 @@ def test_bars_are_as_long_as_ap_and_sorted():
 
 def test_another_ap_changes_the_picture(tmp_path):
     one, other = evaluation(), evaluation(aps=(0.5, 0.26, 0.75))
-    for plot in (plots.plot_class_ap, plots.plot_precision_recall):
+    for plot in (draw.plot_class_ap, draw.plot_precision_recall):
         first, again = pixels(plot(one, tmp_path / "1.png")), pixels(plot(one, tmp_path / "2.png"))
         assert np.array_equal(first, again)
         assert not np.array_equal(first, pixels(plot(other, tmp_path / "3.png")))
@@ -356,7 +356,7 @@ def test_a_mosaic_takes_pictures_of_any_size(shape, tmp_path):
     boxes = [np.array([[0.0, 0, width, height], [-9, -9, 999, 999]])]
     image = np.zeros(shape, np.uint8)
     path = tmp_path / "m.png"
-    assert plots.plot_mosaic([image], boxes, [np.array([0, 1])], NAMES, path, title="t") == path
+    assert draw.plot_mosaic([image], boxes, [np.array([0, 1])], NAMES, path, title="t") == path
     assert pixels(path).shape[1] == 1350
 
 
@@ -366,7 +366,7 @@ def test_a_box_changes_the_mosaic(tmp_path):
     def mosaic(*boxes):
         corners, ids = np.array(boxes, float).reshape(-1, 4), np.zeros(len(boxes), int)
         path = tmp_path / "m.png"
-        return pixels(plots.plot_mosaic([image], [corners], [ids], NAMES, path, title="t"))
+        return pixels(draw.plot_mosaic([image], [corners], [ids], NAMES, path, title="t"))
 
     assert not np.array_equal(mosaic(), mosaic((10, 10, 50, 50)))
 
@@ -442,7 +442,7 @@ def test_a_picture_that_is_gone_is_passed_over(dataset):
 
 def test_a_real_evaluation_is_drawn(dataset, tmp_path):
     detections = [found((10, 50, 40, 150), (0, 0, 30, 30), class_ids=[0, 2])]
-    written = plots.plot_evaluation(evaluate(dataset, detections), dataset, detections, tmp_path)
+    written = draw.plot_evaluation(evaluate(dataset, detections), dataset, detections, tmp_path)
     assert [path.name for path in written] == [
         *("precision_recall.png", "class_ap.png", "confusion.png", "misses.png")
     ]
@@ -452,15 +452,15 @@ def test_a_real_evaluation_is_drawn(dataset, tmp_path):
 def test_an_empty_data_set_is_drawn(tmp_path):
     for labels in ((), NAMES):
         empty = Dataset("val", labels, ())
-        assert len(plots.plot_evaluation(evaluate(empty, []), empty, [], tmp_path)) == 4
-    assert pixels(plots.plot_mosaic([], [], [], (), tmp_path / "m.png", title="none")).any()
+        assert len(draw.plot_evaluation(evaluate(empty, []), empty, [], tmp_path)) == 4
+    assert pixels(draw.plot_mosaic([], [], [], (), tmp_path / "m.png", title="none")).any()
 
 
 @pytest.mark.parametrize("names", [("person",), COCO_NAMES, ODD])
 def test_every_set_of_names_is_drawn(names, dataset, tmp_path):
     misses = [Miss("a.png", "missed", len(names) - 1, (10, 50, 40, 150), 50)]
     odd = Dataset("val", tuple(names), dataset.samples)
-    written = plots.plot_evaluation(evaluation(names, misses=misses), odd, [found()], tmp_path)
+    written = draw.plot_evaluation(evaluation(names, misses=misses), odd, [found()], tmp_path)
     shapes = [pixels(path).shape for path in written]
     assert all(300 <= height <= 3000 and 1200 <= width <= 3000 for height, width, _ in shapes)
 
@@ -472,12 +472,12 @@ def test_a_long_name_keeps_its_beginning_and_its_end():
 
 def test_nothing_of_matplotlib_changes_for_others(tmp_path):
     before = dict(mpl.rcParams)
-    plots.plot_run([validated(0, 0.5)], tmp_path)
+    draw.plot_run([validated(0, 0.5)], tmp_path)
     assert dict(mpl.rcParams) == before
 
 
 def test_neither_pyplot_nor_torch_nor_supervision_is_loaded():
-    code = "import rtdetrv2_cli.train.plots, sys; print(*sys.modules)"
+    code = "import rtdetrv2_cli.train.plots.draw, sys; print(*sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )

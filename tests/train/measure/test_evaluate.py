@@ -10,8 +10,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rtdetrv2_cli.train.dataset import Dataset, Sample
-from rtdetrv2_cli.train.evaluate import MOST_MISSES, as_dict, evaluate
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
+from rtdetrv2_cli.train.measure.evaluate import MOST_MISSES, as_dict, evaluate
 from rtdetrv2_cli.types import Detections, Size
 
 SIZE = Size(300, 400)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.train.annotations import (
+from rtdetrv2_cli.train.data.annotations import (
     BadEntryError,
     Box,
     Faults,
@@ -22,8 +22,8 @@ from rtdetrv2_cli.train.annotations import (
     unknown,
     whole,
 )
-from rtdetrv2_cli.train.dataset import Dataset
-from rtdetrv2_cli.train.splits import SPLITS, spellings
+from rtdetrv2_cli.train.data.dataset import Dataset
+from rtdetrv2_cli.train.data.splits import SPLITS, spellings
 from rtdetrv2_cli.types import Size
 
 _ROBOFLOW: Final = "_annotations.coco.json"

@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.train.chart import (
+from rtdetrv2_cli.train.measure.evaluate import ClassFigures, Evaluation
+from rtdetrv2_cli.train.plots.chart import (
     COLOURS,
     FAINT,
     HEIGHT,
@@ -22,7 +23,6 @@ from rtdetrv2_cli.train.chart import (
     say,
     short,
 )
-from rtdetrv2_cli.train.evaluate import ClassFigures, Evaluation
 
 NOTHING: Final = "there are no objects to find"
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.train.formats import open_dataset, splits
+from rtdetrv2_cli.train.data.formats import open_dataset, splits
 from rtdetrv2_cli.types import Size
 
 LAYOUTS = {

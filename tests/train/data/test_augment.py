@@ -11,8 +11,8 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from rtdetrv2_cli.train import augment as module
-from rtdetrv2_cli.train.augment import (
+from rtdetrv2_cli.train.data import augment as module
+from rtdetrv2_cli.train.data.augment import (
     Example,
     Region,
     augment,
@@ -159,7 +159,6 @@ def test_what_is_around_the_picture_stays_black_whatever_its_colours_become():
 
 def drawn_crop(region, boxes, rng, ignored=None):
     return crop(region, example_of(np.zeros((1, 1, 3), np.uint8), boxes, ignored=ignored), rng)
-
 
 
 def test_zooming_out_happens_half_the_time_up_to_four_times_and_anywhere():

@@ -16,7 +16,7 @@ from rtdetrv2_cli.infer.detector import FrameDetector, detect
 from rtdetrv2_cli.media.images import read_picture
 from rtdetrv2_cli.media.records import SCHEMA
 from rtdetrv2_cli.stream import prefetch
-from rtdetrv2_cli.train.dataset import Dataset, Sample
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
 from rtdetrv2_cli.types import Detections, Failure, Frame, Result
 
 ABSENT = -1

@@ -12,7 +12,7 @@ from defusedxml import ElementTree
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.kinds import kind_by_suffix
 from rtdetrv2_cli.media.names import natural_key
-from rtdetrv2_cli.train.annotations import (
+from rtdetrv2_cli.train.data.annotations import (
     BadEntryError,
     Box,
     Faults,
@@ -25,8 +25,8 @@ from rtdetrv2_cli.train.annotations import (
     unknown,
     whole,
 )
-from rtdetrv2_cli.train.dataset import Dataset, Sample
-from rtdetrv2_cli.train.splits import SPLITS
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
+from rtdetrv2_cli.train.data.splits import SPLITS
 from rtdetrv2_cli.types import Size
 
 _ANNOTATIONS: Final = ("Annotations", "annotations")

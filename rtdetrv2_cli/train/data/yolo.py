@@ -9,7 +9,7 @@ import yaml
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.inputs import list_inputs
-from rtdetrv2_cli.train.annotations import (
+from rtdetrv2_cli.train.data.annotations import (
     BadEntryError,
     Box,
     Faults,
@@ -25,8 +25,8 @@ from rtdetrv2_cli.train.annotations import (
     unknown,
     whole,
 )
-from rtdetrv2_cli.train.dataset import Dataset, Sample
-from rtdetrv2_cli.train.splits import SPLITS
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
+from rtdetrv2_cli.train.data.splits import SPLITS
 from rtdetrv2_cli.types import Size
 
 _SUFFIXES: Final = (".yaml", ".yml")

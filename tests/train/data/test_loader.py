@@ -14,9 +14,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.train.augment import Example, augment
-from rtdetrv2_cli.train.formats import open_dataset
-from rtdetrv2_cli.train.loader import (
+from rtdetrv2_cli.train.data.augment import Example, augment
+from rtdetrv2_cli.train.data.formats import open_dataset
+from rtdetrv2_cli.train.data.loader import (
     Augmentation,
     Examples,
     Order,

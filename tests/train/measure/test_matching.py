@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtdetrv2_cli.train.dataset import Dataset, Sample
-from rtdetrv2_cli.train.matching import (
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
+from rtdetrv2_cli.train.measure.matching import (
     IGNORED,
     NOTHING,
     best_threshold,

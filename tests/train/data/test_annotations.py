@@ -4,7 +4,7 @@ from PIL import Image
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.images import read_picture
-from rtdetrv2_cli.train.annotations import (
+from rtdetrv2_cli.train.data.annotations import (
     BadEntryError,
     Faults,
     find_picture,
@@ -13,7 +13,7 @@ from rtdetrv2_cli.train.annotations import (
     upright_size,
     whole,
 )
-from rtdetrv2_cli.train.splits import find_split, spellings
+from rtdetrv2_cli.train.data.splits import find_split, spellings
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -14,8 +14,8 @@ from rtdetrv2_cli import types
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.images import open_picture, read_picture
 from rtdetrv2_cli.media.part import TextOutput
-from rtdetrv2_cli.train.annotations import BadEntryError, Faults, upright_size
-from rtdetrv2_cli.train.dataset import FAULTS, Dataset, Fault, Sample
+from rtdetrv2_cli.train.data.annotations import BadEntryError, Faults, upright_size
+from rtdetrv2_cli.train.data.dataset import FAULTS, Dataset, Fault, Sample
 from rtdetrv2_cli.types import Size
 
 _THUMBNAIL: Final = Size(16, 17)

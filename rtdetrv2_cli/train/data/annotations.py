@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.images import open_picture
-from rtdetrv2_cli.train.dataset import FAULTS, Fault, Sample
+from rtdetrv2_cli.train.data.dataset import FAULTS, Fault, Sample
 from rtdetrv2_cli.types import Size
 
 Corners = tuple[float, float, float, float]

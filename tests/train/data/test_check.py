@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from rtdetrv2_cli.errors import InputError, OutputError
-from rtdetrv2_cli.train.check import check, require_clean, summary, write_report
-from rtdetrv2_cli.train.dataset import FAULTS, Fault
-from rtdetrv2_cli.train.formats import open_dataset
+from rtdetrv2_cli.train.data.check import check, require_clean, summary, write_report
+from rtdetrv2_cli.train.data.dataset import FAULTS, Fault
+from rtdetrv2_cli.train.data.formats import open_dataset
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.images import read_picture
-from rtdetrv2_cli.train.augment import Example, augment, mosaic
-from rtdetrv2_cli.train.dataset import Sample
+from rtdetrv2_cli.train.data.augment import Example, augment, mosaic
+from rtdetrv2_cli.train.data.dataset import Sample
 from rtdetrv2_cli.types import Image, Size
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.train.dataset import Dataset
-from rtdetrv2_cli.train.matching import (
+from rtdetrv2_cli.train.data.dataset import Dataset
+from rtdetrv2_cli.train.measure.matching import (
     NOTHING,
     Matched,
     best_threshold,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.train.dataset import Dataset, Sample
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
 from rtdetrv2_cli.types import Detections
 
 MATCH_IOU = 0.5

@@ -10,8 +10,13 @@ import pytest
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.records import JsonlSink, JsonSink
-from rtdetrv2_cli.train.dataset import Dataset, Sample
-from rtdetrv2_cli.train.predictions import class_map, detect_all, missing_labels, read_predictions
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
+from rtdetrv2_cli.train.measure.predictions import (
+    class_map,
+    detect_all,
+    missing_labels,
+    read_predictions,
+)
 from rtdetrv2_cli.types import Detections, Frame, Result, RunSummary, Size, SourceInfo
 
 SIZE = Size(48, 64)

@@ -9,12 +9,12 @@ from typing import Final, Protocol
 import numpy as np
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.train.annotations import place_classes
-from rtdetrv2_cli.train.coco import find_coco
-from rtdetrv2_cli.train.dataset import Dataset, Sample
-from rtdetrv2_cli.train.splits import find_split
-from rtdetrv2_cli.train.voc import find_voc
-from rtdetrv2_cli.train.yolo import find_yolo
+from rtdetrv2_cli.train.data.annotations import place_classes
+from rtdetrv2_cli.train.data.coco import find_coco
+from rtdetrv2_cli.train.data.dataset import Dataset, Sample
+from rtdetrv2_cli.train.data.splits import find_split
+from rtdetrv2_cli.train.data.voc import find_voc
+from rtdetrv2_cli.train.data.yolo import find_yolo
 
 _FINDERS: Final = (find_coco, find_yolo, find_voc)
 

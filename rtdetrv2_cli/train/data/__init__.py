@@ -1,0 +1,1 @@
+"""Annotated pictures: read, checked, augmented, loaded in batches."""

@@ -1,0 +1,1 @@
+"""Figures: what was found against what is there."""
