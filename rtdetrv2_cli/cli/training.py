@@ -332,7 +332,7 @@ class Run:
     def _draw_examples(self, session: Session) -> None:
         examples = session.examples()
         count = min(_MOSAIC_TILES, len(session.training))
-        shown = [examples[Place(0, place)] for place in range(count)]
+        shown = [examples.make(Place(0, place)) for place in range(count)]
         draw.plot_mosaic(
             [example.image for example in shown],
             [example.boxes for example in shown],

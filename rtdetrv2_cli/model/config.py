@@ -4,6 +4,7 @@ Field names and defaults are those of transformers' `RTDetrV2Config` wherever th
 same; `num_points`, `eval_idx`, `query_select_method` and `image_size` say what it cannot.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
@@ -251,14 +252,21 @@ _HEADS = (
 )
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite one; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        return False
+    return math.isfinite(value)
+
+
 def _check(c: RtDetrV2Config) -> None:
     require_counts(c, *_COUNTS, image_size=2, num_points=3)
     for name in _NUMBERS:
         value = getattr(c, name)
-        require(c, name, isinstance(value, float | int) and value > 0, "a positive number")
+        require(c, name, _is_number(value) and value > 0, "a positive number")
     for name in _WEIGHTS:
         value = getattr(c, name)
-        require(c, name, isinstance(value, float | int) and value >= 0, "a number, 0 or more")
+        require(c, name, _is_number(value) and value >= 0, "a number, 0 or more")
     for name in _SWITCHES:
         require(c, name, isinstance(getattr(c, name), bool), "true or false")
     for name, choices in _CHOICES.items():

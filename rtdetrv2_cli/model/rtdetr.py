@@ -133,6 +133,8 @@ class RtDetrV2ForObjectDetection(nn.Module):
 
         if len(labels) != len(pixel_values):
             raise ValueError(f"{len(labels)} labels for {len(pixel_values)} pictures")
+        if not labels:
+            raise ValueError("a batch of no pictures has no loss")
         config = self.config
         targets = Targets.from_labels(labels, config.num_labels, device=pixel_values.device)
         noised = noised_queries(targets, config) if self._denoises else None

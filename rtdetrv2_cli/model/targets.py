@@ -75,4 +75,10 @@ def _checked_count(index: int, picture: Mapping[str, Tensor], num_labels: int) -
             f"picture {index} of the batch has a box that is not finite or of negative extent: "
             f"{boxes.tolist()}"
         )
+    ignored = picture.get("ignored", boxes[:0])
+    if ignored.ndim != 2 or ignored.shape[1] != 4 or not bool(ignored.isfinite().all()):
+        raise ValueError(
+            f"picture {index} of the batch has ignored regions {tuple(ignored.shape)}: expected "
+            "[k, 4], all finite"
+        )
     return len(class_ids)

@@ -17,6 +17,7 @@ from rtdetrv2_cli.train.allocator import keep_freed_memory
 from rtdetrv2_cli.train.average import Average
 from rtdetrv2_cli.train.data.loader import TrainingBatch
 from rtdetrv2_cli.train.recipe import Recipe, group_parameters
+from rtdetrv2_cli.types import Size
 
 AMP_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -52,8 +53,8 @@ class Learner:
         self.seed = seed
         self.step = 0
         self.device = next(model.parameters()).device
-        self.average = Average(model, recipe)
         self._network = _distributed(model, self.device)
+        self.average = Average(model, recipe)  # after all processes have the first one's weights
         self._frozen = _frozen_norms(model)
         groups = group_parameters(model, recipe)
         self._rates = [group.lr * lr_scale for group in groups]
@@ -77,12 +78,12 @@ class Learner:
         factor = learning_rate_factor(self.step, self.steps, self.recipe)
         return [rate * factor for rate in self._rates]
 
-    def learn(self, batch: TrainingBatch, side: int | None = None) -> dict[str, float]:
+    def learn(self, batch: TrainingBatch, size: Size | None = None) -> dict[str, float]:
         """Takes one step.
 
         Args:
             batch: On any device.
-            side: Resize the pictures to this square first; None: leave them.
+            size: Resize the pictures to this size first; None: leave them.
 
         Returns:
             `LOSS_TERMS` of the batch.
@@ -94,8 +95,8 @@ class Learner:
         torch.manual_seed(_mixed(self.seed, self.step, _rank()))
         pixels, labels = batch.to(self.device)
         images = pixels.to(torch.float32).div_(255)
-        if side is not None and side != images.shape[-1]:
-            images = F.interpolate(images, size=(side, side))  # nearest, as the authors do
+        if size is not None and tuple(size) != images.shape[-2:]:
+            images = F.interpolate(images, size=tuple(size))  # nearest, as the authors do
         mixed = self._dtype != torch.float32
         with torch.autocast(self.device.type, self._dtype, enabled=mixed):
             output = self._network(images, labels)

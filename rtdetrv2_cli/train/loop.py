@@ -7,10 +7,11 @@ from time import perf_counter
 from typing import Any
 
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-from rtdetrv2_cli.train.data.loader import Order, TrainingBatch, multi_scale_side
+from rtdetrv2_cli.train.data.loader import Order, TrainingBatch, multi_scale_size
 from rtdetrv2_cli.train.learner import LOSS_TERMS, Learner
 from rtdetrv2_cli.train.measure.evaluate import Evaluation
-from rtdetrv2_cli.train.recipe import multi_scale_sides
+from rtdetrv2_cli.train.recipe import multi_scale_sizes
+from rtdetrv2_cli.types import Size
 
 Evaluate = Callable[[RtDetrV2ForObjectDetection], Evaluation]
 
@@ -94,7 +95,7 @@ def train(
     history: History,
     *,
     epochs: int,
-    side: int | None,
+    size: Size | None,
     stop_epoch: int,
     evaluate: Evaluate | None,
     eval_every: int = 1,
@@ -109,20 +110,20 @@ def train(
         order: Says how many steps an epoch has.
         history: Of the epochs before; grows.
         epochs: Of the whole run.
-        side: Of the input, where batches are of many scales; None: they are not.
+        size: Of the input, where batches are of many scales; None: they are not.
         stop_epoch: From this epoch on, counted from 0, they are of one scale.
         evaluate: Measures the averaged weights after an epoch; None: nobody does.
         eval_every: After how many epochs it does; it always does after the last one.
     """
-    sides = () if side is None else multi_scale_sides(side)
+    sizes = () if size is None else multi_scale_sizes(size)
     for epoch in range(len(history.rows), epochs):
         end = (epoch + 1) * order.steps
         while learner.step < end:
             start = perf_counter()
-            batch_side = None
-            if sides and epoch < stop_epoch:
-                batch_side = multi_scale_side(sides, learner.seed, learner.step, order.rank)
-            losses = learner.learn(next(batches), batch_side)
+            batch_size = None
+            if sizes and epoch < stop_epoch:
+                batch_size = multi_scale_size(sizes, learner.seed, learner.step, order.rank)
+            losses = learner.learn(next(batches), batch_size)
             history.add(losses, perf_counter() - start)
             yield StepDone(learner.step, epochs * order.steps, epoch, losses)
         due = (epoch + 1) % eval_every == 0 or epoch + 1 == epochs

@@ -17,6 +17,7 @@ from rtdetrv2_cli.model.config import (
     PResNetConfig,
     RtDetrV2Config,
 )
+from rtdetrv2_cli.types import Size
 
 BASE_LR = 1e-4
 BASE_DECAY = 1e-4
@@ -58,19 +59,24 @@ class Recipe:
 
 _NORM = "(?:norm|bn)"
 _BACKBONE = rf"^(?=.*backbone)(?!.*{_NORM})"
+_BACKBONE_NORM = rf"^(?=.*backbone)(?=.*{_NORM})"
 _HEAD_NORM = rf"^(?=.*(?:encoder|decoder))(?=.*{_NORM})"
 
 
 def _backbone_lr(lr: float) -> tuple[Group, ...]:
-    """A slower backbone, whose norms are frozen; no decay on the other norms."""
-    return Group(_BACKBONE, lr=lr), Group(_HEAD_NORM, weight_decay=0)
+    """A slower backbone; no decay on norms. All published ones freeze those of the backbone."""
+    return (
+        Group(_BACKBONE, lr=lr),
+        Group(_BACKBONE_NORM, lr=lr, weight_decay=0),
+        Group(_HEAD_NORM, weight_decay=0),
+    )
 
 
 _R18 = Recipe(groups=(Group(_NORM, weight_decay=0),), epochs=120, plain_epochs=3, multi_scale=False)
 _R34 = Recipe(
     groups=(
         Group(_BACKBONE, lr=5e-5),
-        Group(rf"^(?=.*backbone)(?=.*{_NORM})", lr=5e-5, weight_decay=0),
+        Group(_BACKBONE_NORM, lr=5e-5, weight_decay=0),
         Group(r"^(?=.*(?:encoder|decoder))(?=.*(?:norm|bn|bias))", weight_decay=0),
     ),
     epochs=120,
@@ -173,6 +179,9 @@ def group_parameters(model: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
     ]
 
 
-def multi_scale_sides(side: int) -> tuple[int, ...]:
-    """`MULTI_SCALE_SIDES` for another input side, rounded to multiples of 32."""
-    return tuple(max(32, round(s * side / 640 / 32) * 32) for s in MULTI_SCALE_SIDES)
+def multi_scale_sizes(size: Size) -> tuple[Size, ...]:
+    """`MULTI_SCALE_SIDES` for another input size, both sides rounded to multiples of 32."""
+    return tuple(
+        Size(*(max(32, round(s * side / 640 / 32) * 32) for side in size))
+        for s in MULTI_SCALE_SIDES
+    )

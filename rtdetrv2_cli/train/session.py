@@ -213,11 +213,11 @@ class Session:
         measured = self.validation is not None and self.processes.is_first
         yield from train(
             self.learner,
-            iter(loader),
+            loader,
             self.order,
             self.history,
             epochs=recipe.epochs,
-            side=plan.size[0] if recipe.multi_scale else None,
+            size=Size(*plan.size) if recipe.multi_scale else None,
             stop_epoch=plan.stop_epoch,
             evaluate=self.measure if measured else None,
             eval_every=plan.eval_every,

@@ -15,6 +15,8 @@ from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 _CLASS_ROWS = ("enc_score_head", "dec_score_head", "denoising_class_embed")
 """In the names of weights with a row for each class; the first has but one row for all where
 selection is class-agnostic."""
+_POINT_ROWS = ("sampling_offsets", "attention_weights")
+"""In the names of weights with rows for each sampling point of each level."""
 
 
 def with_labels(config: RtDetrV2Config, labels: Sequence[str]) -> RtDetrV2Config:
@@ -62,12 +64,14 @@ def transfer(
     """
     ours, theirs = model.model.state_dict(), source.model.state_dict()
     pairs = _common_classes(model.config, source.config)
+    same_points = model.config.num_points == source.config.num_points
     fresh = []
     for key, tensor in ours.items():
         other = theirs.get(key)
         if key.endswith("num_points_scale"):  # no weight: follows from the configuration
             continue
-        if other is None or other.shape[1:] != tensor.shape[1:]:
+        other_points = not same_points and any(part in key.split(".") for part in _POINT_ROWS)
+        if other is None or other_points or other.shape[1:] != tensor.shape[1:]:
             fresh.append(key)
         elif _is_by_class(key, model.config) and _is_by_class(key, source.config):
             for row, place in pairs:
@@ -103,15 +107,25 @@ def freeze_backbone(model: RtDetrV2ForObjectDetection, stages: int) -> None:
     if stages > len(parts):
         raise UsageError(f"this backbone has {len(parts)} parts, stem included, not {stages}")
     for part in parts[:stages]:
-        part.requires_grad_(False)
+        for module in part:
+            module.requires_grad_(False)
 
 
-def _backbone_parts(backbone: nn.Module) -> list[nn.Module]:
-    """Stem and stages in order; lists of stages are opened, what has no weights is passed over."""
-    parts: list[nn.Module] = []
+def _backbone_parts(backbone: nn.Module) -> list[list[nn.Module]]:
+    """Stem and stages in order, each as its modules.
+
+    Lists of stages are opened; what only norms belongs to what it norms, and what has no weights
+    is passed over.
+    """
+    parts: list[list[nn.Module]] = []
     for child in backbone.children():
-        parts += list(child) if isinstance(child, nn.ModuleList) else [child]
-    return [part for part in parts if any(True for _ in part.parameters())]
+        for module in child if isinstance(child, nn.ModuleList) else [child]:
+            dimensions = [parameter.ndim for parameter in module.parameters()]
+            if parts and dimensions and max(dimensions) == 1:
+                parts[-1].append(module)
+            elif dimensions:
+                parts.append([module])
+    return parts
 
 
 def _any_starts(state: dict[str, Tensor], prefix: str) -> bool:

@@ -465,6 +465,14 @@ def test_the_answer_is_the_evaluated_layers_and_the_loss_is_of_all(network, pict
         ),
         ([_labels([0], [[math.nan, 0.5, 0.1, 0.1]]), NOTHING], "a box that is not finite"),
         ([_labels([0], [[0.5, 0.5, math.inf, 0.1]]), NOTHING], "a box that is not finite"),
+        (
+            [NOTHING, NOTHING | {"ignored": torch.zeros(3)}],
+            r"picture 1 of the batch has ignored regions \(3,\): expected \[k, 4\]",
+        ),
+        (
+            [NOTHING | {"ignored": torch.full((2, 4), math.nan)}, NOTHING],
+            r"picture 0 of the batch has ignored regions \(2, 4\): .* finite",
+        ),
     ],
 )
 def test_labels_that_make_no_sense_are_refused_with_their_picture(
@@ -472,6 +480,11 @@ def test_labels_that_make_no_sense_are_refused_with_their_picture(
 ):
     with pytest.raises(ValueError, match=message):
         network()(picture(64, 64, batch=2), labels)
+
+
+def test_a_batch_of_no_pictures_is_refused(network, picture):
+    with pytest.raises(ValueError, match="a batch of no pictures has no loss"):
+        network()(picture(64, 64)[:0], [])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from rtdetrv2_cli.train.learner import (
 )
 from rtdetrv2_cli.train.recipe import RECIPES, Group, Recipe
 from rtdetrv2_cli.train.start import freeze_backbone
+from rtdetrv2_cli.types import Size
 
 RECIPE = Recipe(groups=(), warmup_steps=1)
 
@@ -325,15 +326,15 @@ def test_pictures_become_numbers_from_0_to_1(make_model, batch, seen):
     assert torch.equal(images, batch.pixels.float() / 255)
 
 
-@pytest.mark.parametrize("side", [32, 64, 96, 160])
-def test_multi_scale_batches_are_resized_to_the_nearest_pixel(side, make_model, batch, seen):
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (96, 96), (160, 64), (64, 96)])
+def test_multi_scale_batches_are_resized_to_the_nearest_pixel(size, make_model, batch, seen):
     learner = Learner(seen(make_model()), RECIPE, steps=9)
-    learner.learn(batch, side)
+    learner.learn(batch, Size(*size))
     learner.learn(batch)
     images, unscaled = seen.pictures
-    assert images.shape == (2, 3, side, side)
-    place = torch.arange(side) * 64 // side
-    assert torch.equal(images, (batch.pixels.float() / 255)[:, :, place][:, :, :, place])
+    assert images.shape == (2, 3, *size)
+    row, column = (torch.arange(side) * 64 // side for side in size)
+    assert torch.equal(images, (batch.pixels.float() / 255)[:, :, row][:, :, :, column])
     assert unscaled.shape == (2, 3, 64, 64)
 
 

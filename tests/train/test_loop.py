@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-from rtdetrv2_cli.train.data.loader import Order, TrainingBatch, multi_scale_side
+from rtdetrv2_cli.train.data.loader import Order, TrainingBatch, multi_scale_size
 from rtdetrv2_cli.train.learner import LOSS_TERMS, Learner
 from rtdetrv2_cli.train.loop import EpochDone, History, StepDone, train
 from rtdetrv2_cli.train.measure.evaluate import Evaluation
-from rtdetrv2_cli.train.recipe import Group, Recipe, multi_scale_sides
+from rtdetrv2_cli.train.recipe import Group, Recipe, multi_scale_sizes
+from rtdetrv2_cli.types import Size
 
 RECIPE = Recipe(groups=(Group("backbone", 1e-5),), warmup_steps=3, schedule="cosine")
 ORDER = Order(5, 2, seed=4)
@@ -58,7 +59,7 @@ def measuring(*figures):
 
 
 def run(learner, history=None, *, epochs=3, **options):
-    settings = {"side": None, "stop_epoch": epochs, "evaluate": None} | options
+    settings = {"size": None, "stop_epoch": epochs, "evaluate": None} | options
     if history is None:
         history = History()
     return train(learner, batches(learner.step), ORDER, history, epochs=epochs, **settings)
@@ -149,14 +150,16 @@ def test_batches_are_of_many_scales_until_the_stop_epoch(make_learner):
     learner = make_learner()
     seen = []
     learner.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2:]))
-    list(run(learner, side=96, stop_epoch=2))
-    expected = [multi_scale_side(multi_scale_sides(96), 2, step) for step in range(4)]
-    assert seen == [(side, side) for side in [*expected, 64, 64]]  # pictures come as 64x64
+    list(run(learner, size=Size(96, 160), stop_epoch=2))
+    sizes = multi_scale_sizes(Size(96, 160))
+    expected = [multi_scale_size(sizes, 2, step) for step in range(4)]
+    assert seen == [*expected, (64, 64), (64, 64)]  # pictures come as 64x64
+    assert {width - height for height, width in expected} != {0}
     assert len(set(expected)) > 1
 
 
 FIGURES = (0.3, 0.5, 0.4)
-SCALES = {"side": 96, "stop_epoch": 2}
+SCALES = {"size": Size(96, 96), "stop_epoch": 2}
 
 
 @pytest.fixture(scope="module")

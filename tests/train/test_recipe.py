@@ -22,9 +22,10 @@ from rtdetrv2_cli.train.recipe import (
     Group,
     Recipe,
     group_parameters,
-    multi_scale_sides,
+    multi_scale_sizes,
     recipe_for,
 )
+from rtdetrv2_cli.types import Size
 
 R18 = [(162, 1e-4, 0), (164, 1e-4, 1e-4)]
 R34 = [(39, 5e-5, 1e-4), (78, 5e-5, 0), (181, 1e-4, 0), (106, 1e-4, 1e-4)]
@@ -153,6 +154,19 @@ def _tiny_r50():
     return replace(PRESETS["r50vd"], backbone_config=PResNetConfig(depths=(1, 1, 1, 1)))
 
 
+def test_norms_of_a_backbone_that_train_have_its_rate_and_no_decay():
+    model = untrained(replace(_tiny_r50(), freeze_backbone_batch_norms=False))
+    groups = group_parameters(model, RECIPES["r50vd"])
+    names = names_by_group(model, RECIPES["r50vd"])
+    assert [(g.lr, g.weight_decay) for g in groups] == [
+        *((1e-5, 1e-4), (1e-5, 0)),
+        *((1e-4, 0), (1e-4, 1e-4)),
+    ]
+    assert all("backbone" in name and "norm" in name for name in names[1])
+    assert len(names[1]) > 10
+    assert not any("backbone" in name for name in (*names[2], *names[3]))
+
+
 @pytest.mark.parametrize("name", ["r18vd_dsp", "r34vd_dsp", "r50vd_dsp", "r50vd_m_dsp"])
 def test_discrete_variants_leave_out_the_offsets(name):
     model = untrained(PRESETS[name])
@@ -239,15 +253,17 @@ def test_a_cspnet_has_its_own_recipe():
 
 def test_batches_at_640_have_the_sides_of_the_authors():
     expected = (480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800)
-    assert multi_scale_sides(640) == MULTI_SCALE_SIDES == expected
+    assert expected == MULTI_SCALE_SIDES
+    assert multi_scale_sizes(Size(640, 640)) == tuple((side, side) for side in expected)
 
 
-@pytest.mark.parametrize("side", [32, 64, 96, 320, 416, 512, 800, 1280])
-def test_batches_of_another_input_have_sides_around_it_in_multiples_of_32(side):
-    sides = multi_scale_sides(side)
-    assert len(sides) == 13
-    assert all(s % 32 == 0 and s > 0 for s in sides)
-    assert sides[5:8] == (side,) * 3
-    assert list(sides) == sorted(sides)
-    assert abs(sides[0] - 0.75 * side) <= 16
-    assert abs(sides[-1] - 1.25 * side) <= 16
+@pytest.mark.parametrize("size", [(32, 32), (64, 96), (320, 320), (416, 256), (800, 1280)])
+def test_batches_of_another_input_have_sizes_around_it_in_multiples_of_32(size):
+    sizes = multi_scale_sizes(Size(*size))
+    assert len(sizes) == 13
+    assert sizes[5:8] == (size,) * 3
+    for side, sides in zip(size, zip(*sizes, strict=True), strict=True):
+        assert all(s % 32 == 0 and s > 0 for s in sides)
+        assert list(sides) == sorted(sides)
+        assert abs(sides[0] - 0.75 * side) <= 16
+        assert abs(sides[-1] - 1.25 * side) <= 16

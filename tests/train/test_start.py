@@ -406,11 +406,16 @@ def test_another_number_of_points_starts_sampling_anew(make_model):
     }
 
 
-def test_points_that_lie_otherwise_among_the_levels_keep_their_own_scale(make_model):
+def test_points_that_lie_otherwise_among_the_levels_start_sampling_anew_too(make_model):
     source = filled(make_model(1))
     model = make_model(2, num_points=(1, 2, 3))  # six as well
+    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
     expected = [1, *[1 / 2] * 2, *[1 / 3] * 3]
-    transfer(model, source)
+    _, fresh = transfer(model, source)
+    assert len(fresh) == 4 * len(model.model.decoder.decoder.layers)
+    for name in fresh:
+        assert "sampling_offsets" in name or "attention_weights" in name
+        assert torch.equal(model.model.state_dict()[name], before[name])
     for layer in model.model.decoder.decoder.layers:
         assert layer.cross_attn.num_points_scale.tolist() == pytest.approx(expected)
 
@@ -492,6 +497,8 @@ def test_a_backbone_of_timm_can_be_frozen_in_parts(make_model):
     pytest.importorskip("timm")
     model = make_model(backbone_config=TimmConfig(backbone="resnet10t"))
     freeze_backbone(model, 1)
-    trains = {name for name, p in model.model.backbone.named_parameters() if p.requires_grad}
-    assert trains
-    assert any(not p.requires_grad for p in model.model.backbone.parameters())
+    frozen = {n for n, p in model.model.backbone.named_parameters() if not p.requires_grad}
+    assert {name.split(".")[0] for name in frozen} == {"conv1", "bn1"}  # one stem
+    freeze_backbone(model, 2)
+    frozen = {n for n, p in model.model.backbone.named_parameters() if not p.requires_grad}
+    assert {name.split(".")[0] for name in frozen} == {"conv1", "bn1", "layer1"}

@@ -5,23 +5,26 @@ on with the very batches it would have had.
 """
 
 import os
+import re
 import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from numpy.random import Generator
 from PIL import Image as PillowImage
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from rtdetrv2_cli.errors import InputError
+from rtdetrv2_cli.errors import InputError, TrainingError
 from rtdetrv2_cli.media.images import read_picture
 from rtdetrv2_cli.train.data.augment import Example, augment, mosaic
 from rtdetrv2_cli.train.data.dataset import Sample
@@ -106,9 +109,6 @@ class _Remaining:
     stop: int
     """Steps, counted over the whole run."""
 
-    def __len__(self) -> int:
-        return self.stop - self.start
-
     def __iter__(self) -> Iterator[list[Place]]:
         first = self.start // self.order.steps
         for epoch in range(first, -(-self.stop // self.order.steps)):
@@ -179,10 +179,7 @@ class PictureCache:
         return np.asarray(small)
 
     def _has_room(self) -> bool:
-        try:
-            memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError):  # a system that does not tell has no fork to share by
-            return False
+        memory = _available_memory()
         disk = shutil.disk_usage(tempfile.gettempdir()).free
         return self.bytes < min(memory, disk) / 2
 
@@ -190,7 +187,18 @@ class PictureCache:
         return self.__dict__ | {"_kept": None}  # a map would be sent as its content
 
 
-class Examples(TorchDataset[Example]):
+def _available_memory(path: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that can be had without swapping; 0 on a system that does not tell."""
+    try:
+        kilobytes = re.search(r"^MemAvailable: *(\d+) kB$", path.read_text(), re.MULTILINE)
+        if kilobytes:
+            return int(kilobytes[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, AttributeError, ValueError):
+        return 0
+
+
+class Examples(TorchDataset[Example | InputError]):
     """Augmented examples by their place in the run.
 
     Args:
@@ -212,7 +220,19 @@ class Examples(TorchDataset[Example]):
         self.samples = samples
         self.cache = cache or PictureCache(samples, 2 * max(augmentation.size), enabled=False)
 
-    def __getitem__(self, place: Place) -> Example:
+    def __getitem__(self, place: Place) -> Example | InputError:
+        """As `make`, but an error is an answer: raised, it would not leave a worker as it is."""
+        try:
+            return self.make(place)
+        except InputError as error:
+            return error
+
+    def make(self, place: Place) -> Example:
+        """The example of one place.
+
+        Raises:
+            InputError: One of its pictures cannot be read any more.
+        """
         rules = self.augmentation
         rng = np.random.default_rng((self.seed, 1, *place))
         strong = place.epoch < rules.stop_epoch
@@ -257,25 +277,67 @@ def _labels(example: Example) -> dict[str, Tensor]:
     return labels
 
 
+def _collate_or_fail(examples: Sequence[Example | InputError]) -> TrainingBatch | InputError:
+    for each in examples:
+        if isinstance(each, InputError):
+            return each
+    return collate([each for each in examples if isinstance(each, Example)])
+
+
 def open_loader(
     examples: Examples, order: Order, *, start: int, stop: int, workers: int, pin: bool = False
-) -> "DataLoader[Example]":
-    """The batches of the steps from `start` to `stop`, made by worker processes ahead of use."""
-    return DataLoader(
+) -> Generator[TrainingBatch, None, None]:
+    """The batches of the steps from `start` to `stop`, made by worker processes ahead of use.
+
+    Raises:
+        InputError: A picture cannot be read any more.
+        TrainingError: A worker process is gone.
+    """
+    loader = DataLoader(
         examples,
         batch_sampler=_Remaining(order, start, stop),
-        collate_fn=collate,
+        collate_fn=_collate_or_fail,
         num_workers=workers,
         worker_init_fn=_start_worker if workers else None,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
+    batches = _started(loader) if workers else iter(loader)
+    while True:
+        try:
+            batch = next(batches, None)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                "a process that prepares pictures was ended from outside, perhaps for want of "
+                "memory: go on with --resume, or begin anew with --workers 0 or --no-cache"
+            ) from error
+        if batch is None:
+            return
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+def _started(loader: "DataLoader[Example | InputError]") -> Iterator[TrainingBatch | InputError]:
+    """The loader at work.
+
+    torch handles the signal that tells of a dead worker, and raises from there: anywhere in the
+    program, even while weights are written. Without its handler the loader finds out by itself
+    when it next waits for that worker.
+    """
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches: Iterator[TrainingBatch | InputError] = iter(loader)
+    is_torchs = getattr(before, "__module__", "").startswith("torch.")  # of an earlier loader
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or is_torchs else before)
+    return batches
 
 
 def _start_worker(_: int) -> None:
-    import signal
-
     # the loop ends a run in order; a worker that dies of the same Ctrl-C would end it at once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -283,10 +345,10 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(1)
 
 
-def multi_scale_side(sides: Sequence[int], seed: int, step: int, rank: int = 0) -> int:
-    """The side of a step's batch."""
-    rng: Generator = np.random.default_rng((seed, 2, step, rank))
-    return int(rng.choice(sides))
+def multi_scale_size(sizes: Sequence[Size], seed: int, step: int, rank: int = 0) -> Size:
+    """The size of a step's batch."""
+    rng = np.random.default_rng((seed, 2, step, rank))
+    return sizes[int(rng.integers(len(sizes)))]
 
 
 def _within(size: Size, max_side: int) -> Size:
