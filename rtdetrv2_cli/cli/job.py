@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import console, weights
 from rtdetrv2_cli.cli.plan import STDOUT, Plan
 from rtdetrv2_cli.cli.report import Report
 from rtdetrv2_cli.cli.signals import stop_on_signal
@@ -77,17 +77,7 @@ def prepare(
     """
     if plan.makes_video:
         pick_encoder(encode.vcodec or "h264")
-    if hub.find(model) is not None:
-        return
-    with console.download_bar(shown=shows_progress) as progress:
-        got = hub.pull(model, offline=offline, progress=progress)
-    console.log.info(
-        "downloaded %s: %.1f MB, licence %s, SHA-256 %s",
-        got.path.name,
-        got.bytes / 1e6,
-        got.license or "unknown",
-        got.sha256,
-    )
+    weights.fetch(model, offline=offline, shows_progress=shows_progress)
 
 
 def open_annotator(

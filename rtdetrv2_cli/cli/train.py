@@ -6,43 +6,44 @@ from typer import Context, Exit
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli import train_options as own
 
 
 def train(
     context: Context,
-    data: opt.DataOrNone = None,
-    split: opt.TrainSplit = "train",
-    val_split: opt.ValSplit = "val",
-    strict: opt.Strict = False,
-    check: opt.Check = True,
+    data: own.DataOrNone = None,
+    split: own.TrainSplit = "train",
+    val_split: own.ValSplit = "val",
+    strict: own.Strict = False,
+    check: own.Check = True,
     model: opt.Model = "roadusers",
-    fresh: opt.Fresh = False,
-    backbone: opt.BackboneFile = None,
-    change: opt.Change = None,
-    sampler: opt.Sampler = None,
-    freeze: opt.Freeze = 0,
+    fresh: own.Fresh = False,
+    backbone: own.BackboneFile = None,
+    change: own.Change = None,
+    sampler: own.Sampler = None,
+    freeze: own.Freeze = 0,
     offline: opt.Offline = False,
     imgsz: opt.ImageSize = None,
-    epochs: opt.Epochs = None,
-    plain_epochs: opt.PlainEpochs = None,
-    batch: opt.TrainBatch = None,
-    lr: opt.LearningRate = None,
-    schedule: opt.ScheduleOption = None,
-    warmup: opt.WarmUp = None,
-    multi_scale: opt.MultiScale = None,
-    mosaic: opt.Mosaic = 0.0,
-    min_score: opt.MinScore = 0.0,
-    ignore_regions: opt.IgnoreRegions = False,
+    epochs: own.Epochs = None,
+    plain_epochs: own.PlainEpochs = None,
+    batch: own.TrainBatch = None,
+    lr: own.LearningRate = None,
+    schedule: own.ScheduleOption = None,
+    warmup: own.WarmUp = None,
+    multi_scale: own.MultiScale = None,
+    mosaic: own.Mosaic = 0.0,
+    min_score: own.MinScore = 0.0,
+    ignore_regions: own.IgnoreRegions = False,
     device: opt.Device = "auto",
-    dtype: opt.TrainDtype = "auto",
-    workers: opt.Workers = None,
-    cache: opt.Cache = True,
-    seed: opt.Seed = 0,
-    eval_every: opt.EvalEvery = 1,
-    output: opt.RunFolderOption = "runs/train",
-    plots: opt.RunPlots = True,
-    tensorboard: opt.TensorBoard = True,
-    resume: opt.Resume = None,
+    dtype: own.TrainDtype = "auto",
+    workers: own.Workers = None,
+    cache: own.Cache = True,
+    seed: own.Seed = 0,
+    eval_every: own.EvalEvery = 1,
+    output: own.RunFolderOption = "runs/train",
+    plots: own.RunPlots = True,
+    tensorboard: own.TensorBoard = True,
+    resume: own.Resume = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -59,38 +60,36 @@ def train(
 
     torchrun --nproc-per-node 4 -m rtdetrv2_cli train data : on four GPUs
     """
-    from rtdetrv2_cli.cli import training, usage
+    from rtdetrv2_cli.cli import usage, wishes
+    from rtdetrv2_cli.cli.session_opener import SessionOpener
+    from rtdetrv2_cli.cli.training import Run
     from rtdetrv2_cli.train.processes import joined_processes
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
-    given = usage.given_by_hand(context)
+    if resume is not None:
+        wishes.refuse_beside_resume(usage.flags_by_hand(context))
+    shown = console.wants_progress(quiet=quiet, no_progress=no_progress)
     with joined_processes(device) as (processes, own_device):
         if not processes.is_first:
             console.set_up(quiet=True)
-        run = training.Run(
-            processes,
-            own_device,
-            shows_progress=processes.is_first
-            and console.wants_progress(quiet=quiet, no_progress=no_progress),
-            plots=plots,
-            tensorboard=tensorboard,
+        opener = SessionOpener(
+            processes, own_device, strict=strict, check=check, plots=plots, shows_progress=shown
         )
         if resume is not None:
-            training.refuse_beside_resume(given)
-            session = run.reopen(Path(resume), strict=strict, check=check)
+            session = opener.reopen(Path(resume))
         else:
-            wishes = training.Wishes(
-                data=training.require_data(data),
+            asked = wishes.Wishes(
+                data=wishes.require_data(data),
                 split=split,
                 val_split=None if val_split == "none" else val_split,
                 model=model,
                 fresh=fresh,
                 backbone=None if backbone is None else Path(backbone),
-                changes=training.parse_changes(change or (), sampler),
-                size=training.parse_image_size(imgsz),
+                changes=wishes.parse_changes(change or (), sampler),
+                size=wishes.parse_image_size(imgsz),
                 offline=offline,
-                recipe=training.recipe_changes(
+                recipe=wishes.recipe_changes(
                     epochs=epochs,
                     plain_epochs=plain_epochs,
                     batch=batch,
@@ -106,14 +105,13 @@ def train(
                     "ignore_regions": ignore_regions,
                     "eval_every": eval_every,
                     "seed": seed,
-                    "workers": training.choose_workers(workers),
+                    "workers": wishes.choose_workers(workers),
                     "cache": cache,
                 },
                 dtype=dtype,
             )
-            session = run.open(
-                wishes, Path(output), strict=strict, check=check, overwrite=overwrite
-            )
+            session = opener.open(asked, Path(output), overwrite=overwrite)
+        run = Run(processes, shows_progress=shown, plots=plots, tensorboard=tensorboard)
         code = run.go(session)
         if json and processes.is_first:
             console.print_data(run.summary(session))

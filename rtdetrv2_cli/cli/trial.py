@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from typer import Exit
 
-from rtdetrv2_cli import hub
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import InputError, ModelError
@@ -79,19 +78,6 @@ def open_part(data: str, split: str) -> Dataset:
     if not dataset.samples:
         raise InputError(f"{data} has no picture to measure with in its part {split!r}")
     return dataset
-
-
-def fetch(model: str, *, offline: bool, shows_progress: bool) -> None:
-    """Makes sure that the model is on this machine.
-
-    Raises:
-        ModelError: no such model, or it cannot be fetched.
-    """
-    if hub.find(model) is not None:
-        return
-    with console.download_bar(shown=shows_progress) as progress:
-        got = hub.pull(model, offline=offline, progress=progress)
-    console.log.info("downloaded %s, licence %s", got.path.name, got.license or "unknown")
 
 
 def open_detector(dataset: Dataset, model: str, **options: Any) -> Detector:

@@ -82,6 +82,16 @@ def given_by_hand(context: Context) -> frozenset[str]:
     )
 
 
+def flags_by_hand(context: Context) -> dict[str, str]:
+    """How the options among them are called on the command line."""
+    given = given_by_hand(context)
+    return {
+        parameter.name: max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name in given
+    }
+
+
 def refuse_contradictions(context: Context) -> None:
     """Stops a run whose options do not go together.
 

@@ -41,7 +41,7 @@ def val(
 
     rtdetrv2 val data -m r18vd -o report : also write them, and plots, into a folder
     """
-    from rtdetrv2_cli.cli import figures, trial, usage
+    from rtdetrv2_cli.cli import figures, trial, usage, weights
     from rtdetrv2_cli.cli.signals import stop_on_signal
     from rtdetrv2_cli.train.measure.evaluate import evaluate
 
@@ -55,7 +55,7 @@ def val(
     shown = console.wants_progress(quiet=quiet, no_progress=no_progress)
     detector = None
     if records is None:
-        trial.fetch(model, offline=offline, shows_progress=shown)
+        weights.fetch(model, offline=offline, shows_progress=shown)
         detector = trial.open_detector(
             dataset,
             model,

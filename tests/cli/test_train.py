@@ -127,11 +127,15 @@ def run_until(text: str, number: int, *arguments: object) -> tuple[int, str]:
     return process.returncode, said
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "dtype"),
+    [(signal.SIGKILL, "fp32"), (signal.SIGINT, "fp32"), (signal.SIGKILL, "bf16")],
+)
 def test_a_run_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
-    data, tiny_weights, tmp_path, monkeypatch, cli, number
+    data, tiny_weights, tmp_path, monkeypatch, cli, number, dtype
 ):
     options = (data, "-m", tiny_weights, "--epochs", 4, "--workers", 1, *QUICK[:2], *QUICK[4:])
+    options = (*options, "--dtype", dtype)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert cli("train", *options, "-o", whole).code == 0
     code, said = run_until("epoch 2 of 4", number, "train", *options, "-o", stopped)
@@ -199,9 +203,10 @@ def test_a_run_is_not_overwritten_unless_asked_for(train, data):
 
 
 def test_resuming_takes_no_other_recipe(cli):
-    outcome = cli("train", "--resume", "run", "--epochs", 3)
+    options = ("--epochs", 3, "--set", "num_queries=9", "--no-multi-scale", "--plots", "-q")
+    outcome = cli("train", "--resume", "run", *options)
     assert outcome.code == 2
-    assert "leave out --epochs" in outcome.err
+    assert "leave out --epochs, --multi-scale, --set\n" in outcome.err
 
 
 def test_resuming_nothing_is_an_input_error(cli):
