@@ -32,11 +32,19 @@ def test_the_deploy_form_answers_alike_in_float64(model, picture, aligned):
     assert partner.unique().numel() == 300
 
 
-def test_the_deploy_form_answers_alike_in_float32(model, picture, aligned):
-    model = model.float()
+def test_the_deploy_form_is_as_exact_in_float32_as_the_network_is(model, picture, aligned):
+    """How exact that is depends on the processor, and on the network's depth."""
     x = picture(192, 256, seed=3)
-    logits, boxes, _ = aligned(*_answers(fuse(model), x), *_answers(model, x))
-    assert ((logits < 5e-3) & (boxes < 1e-4)).float().mean() >= 0.99
+    exact = _answers(model.double(), x.double())
+    model = model.float()
+    errors = []
+    for network in (fuse(model), model):
+        logits, boxes, _ = aligned(*_answers(network, x), *exact)
+        errors.append((float(logits.median()), float(boxes.median())))
+        assert ((logits < 5e-3) & (boxes < 1e-3)).float().mean() >= 0.98
+    (fused_logits, fused_boxes), (logits, boxes) = errors
+    assert fused_logits < 3 * logits
+    assert fused_boxes < 3 * boxes
 
 
 def test_no_norm_and_no_branch_is_left(model):
