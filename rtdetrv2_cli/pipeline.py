@@ -2,14 +2,47 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from threading import Event
 from time import perf_counter
+from types import TracebackType
 
 from rtdetrv2_cli.infer.detector import FrameDetector, detect
 from rtdetrv2_cli.media.sink import Sink
 from rtdetrv2_cli.media.source import Source
-from rtdetrv2_cli.stream import clock, prefetch, timed
+from rtdetrv2_cli.stream import QueueUse, clock, prefetch, timed
 from rtdetrv2_cli.types import Failure, Result, RunSummary
+
+
+@dataclass(slots=True)
+class Profile:
+    """Where a run's time goes: three threads decode, detect and write, with queues between them."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Spent by each thread, waiting included where it waits for the one before it."""
+    frames: QueueUse = field(default_factory=QueueUse)
+    """Between decoding and detecting."""
+    results: QueueUse = field(default_factory=QueueUse)
+    """Between detecting and writing."""
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """Seconds that `decode`, `detect` and `write` worked."""
+        detect = self.seconds.get("detect", 0.0) - self.frames.waited_for
+        return {
+            "decode": self.seconds.get("decode", 0.0),
+            "detect": max(0.0, detect),
+            "write": self.seconds.get("write", 0.0),
+        }
+
+    @property
+    def waiting(self) -> dict[str, float]:
+        """Seconds that each waited for the one before it or for room in the queue after it."""
+        return {
+            "decode": self.frames.held_back,
+            "detect": self.frames.waited_for + self.results.held_back,
+            "write": self.results.waited_for,
+        }
 
 
 def run(
@@ -21,7 +54,7 @@ def run(
     max_errors: int | None = None,
     on_item: Callable[[Result | Failure], object] | None = None,
     stop: Event | None = None,
-    stages: dict[str, float] | None = None,
+    profile: Profile | None = None,
 ) -> RunSummary:
     """Detects in every frame of `source` and writes it to every sink, in order.
 
@@ -37,28 +70,44 @@ def run(
         on_item: Called after each item is written.
         stop: Set it from a signal handler or another thread, and the run ends after the item at
             hand, its files complete.
-        stages: The seconds spent to decode and to write are added to it.
+        profile: Where the time goes is noted in it.
     """
     summary = summary if summary is not None else RunSummary()
-    stages = stages if stages is not None else {}
+    profile = profile if profile is not None else Profile()
+    seconds = profile.seconds
     stop = stop or Event()
     depth = max(2, detector.batch_size)
-    frames = prefetch(timed(source.frames(), stages, "decode"), depth)
-    items = prefetch(detect(frames, detector), depth, until=stop)
+    frames = prefetch(timed(source.frames(), seconds, "decode"), depth, use=profile.frames)
+    found = timed(detect(frames, detector), seconds, "detect")
+    items = prefetch(found, depth, until=stop, use=profile.results)
     counted = _counted(items, summary, max_errors, stop)
     with ExitStack() as stack:
         stack.enter_context(closing(frames))
         stack.enter_context(closing(items))
         for sink in sinks:
-            stack.enter_context(sink)
+            stack.push(_closed_in_time(sink.__enter__(), seconds))
         stack.enter_context(closing(counted))
         for item in counted:
-            with clock(stages, "write"):
+            with clock(seconds, "write"):
                 for sink in sinks:
                     sink.write(item)
             if on_item is not None:
                 on_item(item)
     return summary
+
+
+def _closed_in_time(sink: Sink, seconds: dict[str, float]) -> Callable[..., None]:
+    """What leaves a sink's context, the time of it counted: encoders write their last frames."""
+
+    def leave(
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with clock(seconds, "write"):
+            sink.__exit__(kind, error, trace)
+
+    return leave
 
 
 def _counted(

@@ -8,7 +8,7 @@ import pytest
 
 from rtdetrv2_cli.errors import InputError, OutputError
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.pipeline import run
+from rtdetrv2_cli.pipeline import Profile, run
 from rtdetrv2_cli.types import Detections, Failure, Frame, Result, RunSummary, Size, SourceInfo
 
 SIZE = Size(2, 3)
@@ -265,13 +265,54 @@ def test_decoding_detecting_and_writing_overlap():
             time.sleep(0.02)
             super().write(item)
 
-    sink, stages = SlowSink(), {}
-    summary = run(SlowSource(), SlowDetector(batch_size=2), [sink], stages=stages)
+    sink, profile = SlowSink(), Profile()
+    summary = run(SlowSource(), SlowDetector(batch_size=2), [sink], profile=profile)
     assert len(sink.items) == 20
-    assert stages["decode"] >= 0.39
-    assert stages["write"] >= 0.39
+    assert min(profile.busy.values()) >= 0.39
     # one after the other: at least 1.2 s
     assert summary.seconds < 1.0
+
+
+@pytest.mark.parametrize("slow", ["decode", "detect", "write"])
+def test_a_profile_tells_who_works_and_who_waits(slow):
+    def pause(stage):
+        time.sleep(0.02 if stage == slow else 0)
+
+    class Source(FakeSource):
+        def frames(self):
+            for frame in super().frames():
+                pause("decode")
+                yield frame
+
+    class Detector(FakeDetector):
+        def __call__(self, batch):
+            pause("detect")
+            return super().__call__(batch)
+
+    class Watched(FakeSink):
+        def write(self, item):
+            pause("write")
+
+    profile = Profile()
+    run(Source(*frames("a", 20)), Detector(batch_size=1), [Watched()], profile=profile)
+    assert max(profile.busy, key=lambda stage: profile.busy[stage]) == slow
+    assert profile.busy[slow] >= 0.39
+    assert min(profile.waiting, key=lambda stage: profile.waiting[stage]) == slow
+    assert all(profile.waiting[stage] > 0.2 for stage in profile.waiting if stage != slow)
+    fullness = [use.mean / use.depth for use in (profile.frames, profile.results)]
+    expected = {"decode": [0, 0], "detect": [1, 0], "write": [1, 1]}[slow]
+    assert fullness == pytest.approx(expected, abs=0.35)
+
+
+def test_the_time_that_a_sink_takes_to_close_counts_as_writing():
+    class Flushing(FakeSink):
+        def close(self):
+            time.sleep(0.1)
+            super().close()
+
+    profile = Profile()
+    run(FakeSource(*frames("a", 1)), FakeDetector(), [Flushing()], profile=profile)
+    assert profile.busy["write"] >= 0.1
 
 
 def test_no_more_than_a_few_batches_are_in_memory():

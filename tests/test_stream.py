@@ -5,7 +5,7 @@ from threading import Event
 
 import pytest
 
-from rtdetrv2_cli.stream import batched, clock, prefetch, timed
+from rtdetrv2_cli.stream import QueueUse, batched, clock, prefetch, timed
 
 
 class BrokenError(Exception):
@@ -160,6 +160,28 @@ def test_composed_twice_the_stages_overlap():
         time.sleep(0.02)
     # one after the other it takes at least 1.2 s, overlapping a little more than 0.4 s
     assert time.monotonic() - start < 0.9
+
+
+def test_the_use_of_a_queue_tells_who_waits_for_whom():
+    def slow() -> Generator[int, None, None]:
+        for number in range(5):
+            time.sleep(0.02)
+            yield number
+
+    hungry = QueueUse()
+    assert len(list(prefetch(slow(), 3, use=hungry))) == 5
+    assert (hungry.depth, hungry.items) == (3, 5)
+    assert hungry.waited_for >= 0.09
+    assert hungry.held_back < 0.05
+    assert hungry.mean < 0.5
+
+    sated = QueueUse()
+    for _ in prefetch(Numbers(10).items(), 3, use=sated):
+        time.sleep(0.02)
+    assert sated.items == 10
+    assert sated.held_back >= 0.08
+    assert sated.mean > 1
+    assert QueueUse().mean == 0
 
 
 def test_setting_until_ends_a_stream_that_waits_and_leaves_the_waiting_to_close():

@@ -77,11 +77,23 @@ def print_rows(rows: Sequence[Sequence[object]]) -> None:
     Raises:
         OutputError: whoever reads has gone.
     """
+    for line in _aligned(rows):
+        print_text(line)
+
+
+def say_rows(rows: Sequence[Sequence[object]]) -> None:
+    """The same to people, on stderr."""
+    for line in _aligned(rows):
+        say(line)
+
+
+def _aligned(rows: Sequence[Sequence[object]]) -> list[str]:
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    for row in texts:
-        padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print_text("  ".join(padded).rstrip())
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in texts
+    ]
 
 
 def print_text(text: str) -> None:

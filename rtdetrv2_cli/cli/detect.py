@@ -51,6 +51,7 @@ def detect(
     verbose: opt.Verbose = False,
     json: opt.Json = False,
     no_progress: opt.NoProgress = False,
+    profile: opt.Profile = False,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Find objects in pictures, folders and videos, and write what was found.
@@ -125,6 +126,9 @@ def detect(
         max_errors=1 if fail_fast else max_errors,
         shows_progress=shown,
     )
+    if profile:
+        console.say_rows(report.profile_rows())
+        console.say(report.profile_sentence())
     if json:
         console.print_data(report.content())
     raise Exit(code)

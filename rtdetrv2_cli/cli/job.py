@@ -118,7 +118,7 @@ def open_sinks(report: Report, annotate: Annotate | None, encode: EncodeOptions)
         for path in ([STDOUT] if plan.stdout else plan.records)
     ]
     if annotate is not None:
-        sinks.append(MediaSink(plan.media, annotate, encode))
+        sinks.append(MediaSink(plan.media, annotate, encode, seconds=report.drawing))
     return sinks
 
 
@@ -153,7 +153,7 @@ def execute(
             max_errors=max_errors,
             on_item=on_item,
             stop=stop,
-            stages=report.stages,
+            profile=report.profile,
         )
     console.log.info(report.sentence())
     return report.exit_code(stop)

@@ -347,6 +347,14 @@ Json = Annotated[
 NoProgress = Annotated[
     bool, Option("--no-progress", help="Show no progress bar.", rich_help_panel=_RUN)
 ]
+Profile = Annotated[
+    bool,
+    Option(
+        "--profile",
+        help="Tell where the time went, stage by stage, and which one limits.",
+        rich_help_panel=_RUN,
+    ),
+]
 DryRun = Annotated[
     bool,
     Option(

@@ -15,10 +15,11 @@ from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.infer.detector import Detector
 from rtdetrv2_cli.media.names import public_name
 from rtdetrv2_cli.media.part import TextOutput
+from rtdetrv2_cli.pipeline import Profile
 from rtdetrv2_cli.types import Failure, Result, RunSummary
 
 _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
-_ONLY_SHOWN = ("quiet", "verbose", "json", "no_progress", "dry_run")
+_ONLY_SHOWN = ("quiet", "verbose", "json", "no_progress", "dry_run", "profile")
 """Options that change what is shown, not what is found."""
 
 
@@ -41,7 +42,9 @@ class Report:
             "options": _public(options),
         }
         self.summary = RunSummary(skipped=len(plan.skipped))
-        self.stages: dict[str, float] = {}
+        self.profile = Profile()
+        self.drawing: dict[str, float] = {}
+        """Seconds of writing that went into `draw` and `encode`."""
         self.status = "failed"
         """`complete`, `interrupted` by a signal, or `failed` where errors stopped the run."""
         self._errors: list[dict[str, str]] = []
@@ -96,7 +99,6 @@ class Report:
     def content(self) -> dict[str, object]:
         """What `run.json` says."""
         engine, summary = self.detector.engine, self.summary
-        stages = {**self.stages, **self.detector.seconds}
         return {
             "schema": 1,
             **self.header,
@@ -120,10 +122,59 @@ class Report:
                 "detections": summary.detections,
             },
             "seconds": round(summary.seconds, 3),
-            "stages": {name: round(seconds, 3) for name, seconds in stages.items()},
+            "stages": _rounded(self.stages),
+            "waiting": _rounded(self.profile.waiting),
+            "queues": {
+                name: {"depth": use.depth, "mean": round(use.mean, 2)}
+                for name, use in (
+                    ("frames", self.profile.frames),
+                    ("results", self.profile.results),
+                )
+            },
+            "limited_by": self.limit,
             "errors": self._errors,
             "unfinished": sorted(self._unfinished),
         }
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of work in each stage."""
+        return {stage: s for stages in self._threads.values() for stage, s in stages.items()}
+
+    @property
+    def limit(self) -> str | None:
+        """The longest stage of the busiest thread; None before anything was done."""
+        stages = max(self._threads.values(), key=lambda stages: sum(stages.values()))
+        return max(stages, key=lambda stage: stages[stage]) if any(stages.values()) else None
+
+    @property
+    def _threads(self) -> dict[str, dict[str, float]]:
+        """Each thread's stages with their seconds."""
+        busy = self.profile.busy
+        records = max(0.0, busy["write"] - sum(self.drawing.values()))
+        return {
+            "decode": {"decode": busy["decode"]},
+            "detect": dict(self.detector.seconds),
+            "write": {"records": records, **self.drawing},
+        }
+
+    def profile_rows(self) -> list[tuple[str, ...]]:
+        """Where the time went, as a table for people."""
+        frames, waiting = max(1, self.summary.frames), self.profile.waiting
+        rows: list[tuple[str, ...]] = [("STAGE", "SECONDS", "MS/FRAME", "THREAD", "WAITED")]
+        for thread, stages in self._threads.items():
+            for place, (stage, seconds) in enumerate(stages.items()):
+                last = (thread, f"{waiting[thread]:.2f}") if place == 0 else ("", "")
+                rows.append((stage, f"{seconds:.2f}", f"{1000 * seconds / frames:.1f}", *last))
+        return rows
+
+    def profile_sentence(self) -> str:
+        """What limits the run, and how full the queues were."""
+        frames, results = self.profile.frames, self.profile.results
+        return (
+            f"limited by {self.limit}; ready on average: {frames.mean:.1f} of {frames.depth} "
+            f"frames, {results.mean:.1f} of {results.depth} results"
+        )
 
     def sentence(self) -> str:
         """The summary for people."""
@@ -151,6 +202,10 @@ class Report:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def _public(options: Mapping[str, Any]) -> dict[str, object]:

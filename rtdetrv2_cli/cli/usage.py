@@ -11,6 +11,8 @@ from rtdetrv2_cli.errors import UsageError
 
 _CONTRADICTIONS = (
     ("quiet", "verbose"),
+    ("quiet", "profile"),
+    ("dry_run", "profile"),
     ("overwrite", "skip_existing"),
     ("half", "dtype"),
     ("fail_fast", "max_errors"),

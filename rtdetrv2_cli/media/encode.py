@@ -9,6 +9,7 @@ from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.part import refused
 from rtdetrv2_cli.media.paths import CONTAINERS, MOVING_FORMATS, PICTURE_FORMATS
 from rtdetrv2_cli.media.sink import Annotate, Sink
+from rtdetrv2_cli.stream import clock
 from rtdetrv2_cli.types import Failure, Frame, Image, Result
 
 
@@ -52,14 +53,21 @@ class MediaSink(Sink):
         paths: Media file by source name.
         annotate: What draws on a frame; see `rtdetrv2_cli.media.draw.Annotator`.
         options: How pictures and videos are encoded.
+        seconds: The time it takes to `draw` and to `encode` is added to it.
 
     Raises:
         OutputError: A file cannot be written; it is removed.
     """
 
     def __init__(
-        self, paths: Mapping[str, Path], annotate: Annotate, options: EncodeOptions | None = None
+        self,
+        paths: Mapping[str, Path],
+        annotate: Annotate,
+        options: EncodeOptions | None = None,
+        *,
+        seconds: dict[str, float] | None = None,
     ) -> None:
+        self._seconds = seconds if seconds is not None else {}
         self._paths = paths
         self._annotate = annotate
         self._options = options or EncodeOptions()
@@ -77,7 +85,8 @@ class MediaSink(Sink):
             self._finish()
             self._source = frame.source.name
             self._writer = open_writer(self._paths[self._source], frame, self._options)
-        image = self._annotate(frame.image, item.detections)
+        with clock(self._seconds, "draw"):
+            image = self._annotate(frame.image, item.detections)
         writer = self._writer
         self._guarded(writer, lambda: writer.write(frame, image))
 
@@ -93,7 +102,8 @@ class MediaSink(Sink):
 
     def _guarded(self, writer: Writer, step: Callable[[], None]) -> None:
         try:
-            step()
+            with clock(self._seconds, "encode"):
+                step()
         except Exception:
             self._writer = None
             writer.abort()

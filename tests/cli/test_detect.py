@@ -206,8 +206,29 @@ def test_the_report_tells_how_the_run_went(detect, make_picture, tmp_path):
     assert report["model"]["name"] == "tiny"
     assert report["options"]["dtype"] == "fp32"
     assert report["versions"].keys() >= {"python", "torch", "av"}
-    assert report["stages"].keys() == {"decode", "preprocess", "infer", "postprocess", "write"}
+    assert list(report["stages"]) == [
+        *("decode", "preprocess", "infer", "postprocess", "records", "draw", "encode"),
+    ]
+    assert all(seconds >= 0 for seconds in report["stages"].values())
+    assert report["limited_by"] == max(report["stages"], key=report["stages"].get)
+    assert report["waiting"].keys() == {"decode", "detect", "write"}
+    assert report["queues"].keys() == {"frames", "results"}
+    assert report["queues"]["frames"]["depth"] == 2
     assert report["errors"] == report["unfinished"] == []
+
+
+def test_a_profile_is_told_to_people_only(detect, make_picture):
+    make_picture("cat.png")
+    outcome = detect("cat.png", "-o", "-", "--profile")
+    assert outcome.code == 0
+    assert len(outcome.records) == 3  # standard output is the records' alone
+    rows = [line.split() for line in outcome.err.splitlines()]
+    assert ["STAGE", "SECONDS", "MS/FRAME", "THREAD", "WAITED"] in rows
+    stages = [row[0] for row in rows if len(row) >= 3 and row[0] in ("decode", "infer", "records")]
+    assert stages == ["decode", "infer", "records"]
+    assert "draw" not in outcome.err
+    assert re.search(r"limited by \w+; ready on average: \d\.\d of \d frames", outcome.err)
+    assert detect("cat.png", "-o", "other", "-q", "--profile").code == 2
 
 
 @pytest.mark.parametrize(
