@@ -84,6 +84,11 @@ def print_rows(rows: Sequence[Sequence[object]]) -> None:
         print_text("  ".join(padded).rstrip())
 
 
+def printable(text: str) -> str:
+    """Text of a file without what would move a terminal's cursor or change its colours."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def print_text(text: str) -> None:
     """Writes a line to stdout.
 
