@@ -33,7 +33,7 @@ class Devices:
         Raises:
             OutputError: whoever reads has gone.
         """
-        cameras = [("camera", camera.path, _words(camera)) for camera in self.cameras]
+        cameras = [("camera", str(camera.path), _words(camera)) for camera in self.cameras]
         console.print_rows(
             [
                 *(cameras or [("camera", "none", "")]),
@@ -63,5 +63,9 @@ def _words(camera: Camera) -> str:
         if camera.index
         else []
     )
-    words += [] if camera.accessible else ["no permission: join its group, often 'video'"]
+    words += (
+        []
+        if camera.accessible
+        else ["cannot be opened: it is gone, or this user lacks the group 'video'"]
+    )
     return ", ".join(words)

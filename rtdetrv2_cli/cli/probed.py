@@ -66,20 +66,22 @@ class Probed:
         }
 
     def _detect_content(self) -> dict[str, Any] | None:
-        rehearsal = self.rehearsal
-        if rehearsal is None or self.facts is None:
-            return self.problem and {"problem": self.problem}  # type: ignore[return-value]
-        layout = rehearsal.video
+        facts, rehearsal = self.facts, self.rehearsal
+        if facts is None:
+            return None
+        layout = rehearsal and rehearsal.video
+        size = layout.size if layout else rehearsal and rehearsal.size
         return {
-            "problem": None,
-            "output": str(rehearsal.path),
-            "format": rehearsal.format,
+            "problem": self.problem,
+            "output": rehearsal and str(rehearsal.path),
+            "format": rehearsal and rehearsal.format,
             "codec": layout and layout.codec,
             "encoder": layout and layout.encoder,
             "pixel_format": layout and layout.pixel_format,
-            **_size_content(layout.size if layout else rehearsal.size),
+            "width": size and size.width,
+            "height": size and size.height,
             "sound": layout.sound if layout and self._has_sound else None,
-            "notes": changes(self.facts, rehearsal),
+            "notes": changes(facts, rehearsal) if rehearsal else [],
         }
 
     @property
@@ -93,7 +95,7 @@ class Probed:
             return []
         rows = video_rows(facts) if isinstance(facts, VideoFacts) else picture_rows(facts)
         if self.rehearsal is None:
-            return [*rows, ("detect", f"cannot go on: {self.problem}")]
+            return [*rows, ("detect", f"cannot write: {self.problem}")]
         notes = [outcome(self.rehearsal), *changes(facts, self.rehearsal)]
         return rows + [("" if index else "detect", note) for index, note in enumerate(notes)]
 

@@ -96,7 +96,7 @@ def _length_words(facts: VideoFacts) -> str:
         "unknown" if facts.seconds is None else f"{facts.seconds:.2f} s",
         f"{facts.frames} frames" if facts.frames else None,
         None if facts.bytes is None else _bytes(facts.bytes),
-        f"{facts.bit_rate / 1000:.0f} kb/s" if facts.bit_rate else None,
+        _bit_rate(facts.bit_rate) if facts.bit_rate else None,
     )
 
 
@@ -222,8 +222,12 @@ def _size(size: Size) -> str:
     return f"{size.width}x{size.height}"
 
 
+def _bit_rate(bits: int) -> str:
+    return f"{bits / 1e6:.1f} Mb/s" if bits >= 10_000_000 else f"{bits / 1000:.0f} kb/s"
+
+
 def _bytes(number: int) -> str:
-    """As `ls -h` counts, in powers of a thousand."""
+    """In powers of a thousand."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= factor:
             return f"{number / factor:.1f} {unit}"

@@ -252,7 +252,7 @@ def _look(container: InputContainer, video: av.VideoStream) -> _Seen:
         if pts is not None and not packet.is_discard:
             times.append(pts)
         last_dts = last_dts if packet.dts is None else packet.dts
-        packets, bytes_read = packets + 1, bytes_read + packet.size
+        packets, bytes_read = packets + bool(packet.size), bytes_read + packet.size
         enough = packets >= _MOST_PACKETS or bytes_read >= _MOST_BYTES
         if (enough and frame is not None) or packets >= _HOPELESS_PACKETS:
             break
