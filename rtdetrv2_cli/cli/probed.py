@@ -53,7 +53,7 @@ class Probed:
             "error": error and {"code": error.code, "message": str(error)},
             "container": video and video.container,
             "bytes": facts and facts.bytes,
-            "seconds": _rounded(facts and facts.seconds),
+            "seconds": None if facts is None else _rounded(facts.seconds),
             "bit_rate": video and video.bit_rate,
             "title": video and video.title,
             "chapters": video and video.chapters,

@@ -23,6 +23,11 @@ MATRIX: Final = {
     **{0: "RGB", 1: "BT.709", 4: "FCC", 5: "BT.601 (625 lines)", 6: "BT.601", 7: "SMPTE 240M"},
     **{8: "YCgCo", 9: "BT.2020", 10: "BT.2020 constant luminance", 14: "ICtCp"},
 }
+_MODES: Final = {
+    **{"1": "black and white", "L": "grey", "LA": "grey", "P": "palette", "PA": "palette"},
+    **{"RGBA": "RGB", "I;16": "16-bit grey", "I": "32-bit grey", "F": "floating-point grey"},
+}
+"""Pillow's modes that do not speak for themselves; transparency is told beside them."""
 _HDR: Final = {16: "HDR PQ", 18: "HDR HLG"}
 """Transfer functions of a high dynamic range."""
 
@@ -61,9 +66,13 @@ def picture_rows(facts: PictureFacts) -> list[Row]:
     frames = f"{facts.frames} frames" if facts.frames > 1 else None
     seconds = None if facts.seconds is None else f"{facts.seconds:.2f} s"
     transparent = "transparent" if facts.transparent else None
-    words = _listed(facts.format, facts.mode, transparent, frames, seconds, _bytes(facts.bytes))
+    words = _listed(facts.format, _mode(facts), transparent, frames, seconds, _bytes(facts.bytes))
     rows = [("picture", words), ("size", _size_words(facts))]
     return [*rows, ("damage", "a frame of the animation is damaged")] if facts.cut_off else rows
+
+
+def _mode(facts: PictureFacts) -> str:
+    return _MODES.get(facts.mode, facts.mode)
 
 
 def _size_words(facts: Facts) -> str:
@@ -173,7 +182,8 @@ def _picture_notes(facts: PictureFacts, rehearsal: Rehearsal) -> list[str]:
     if facts.format != rehearsal.format:
         notes.append(f"{facts.format} becomes {rehearsal.format}")
     if facts.mode != "RGB":
-        notes.append(f"{facts.mode} becomes 8-bit RGB")
+        kind = f"transparent {_mode(facts)}" if facts.transparent else _mode(facts)
+        notes.append(f"{kind} becomes 8-bit RGB")
     return notes
 
 

@@ -196,8 +196,28 @@ class TestWords:
         out = probe("a.ico").out
         assert "writes detections/a.png: PNG" in out
         assert "ICO becomes PNG" in out
-        assert "RGBA becomes 8-bit RGB" in out
-        assert ", transparent, " in out
+        assert "transparent RGB becomes 8-bit RGB" in out
+        assert "ICO, RGB, transparent, " in out
+
+    @pytest.mark.parametrize(
+        ("mode", "words"), [("L", "grey"), ("I;16", "16-bit grey"), ("CMYK", "CMYK")]
+    )
+    def test_what_its_pixels_become_is_told(self, mode, words, probe, make_picture):
+        make_picture("a.tif", Image.new(mode, (5, 3)))
+        out = probe("a.tif").out
+        assert lines(out, "picture")[0].startswith(f"TIFF, {words}, ")
+        assert f"{words} becomes 8-bit RGB" in out
+
+    def test_layers_that_are_not_read_are_told(self, probe, make_picture):
+        make_picture(
+            "a.jpg",
+            format="MPO",
+            save_all=True,
+            append_images=[Image.new("RGB", (64, 48))],
+        )
+        out = probe("a.jpg").out
+        assert "only 1 of 2 frames is read" in out
+        assert "MPO becomes JPEG" in out
 
 
 class TestSeveral:
