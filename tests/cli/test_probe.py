@@ -2,7 +2,11 @@ import json
 import re
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
@@ -326,6 +330,32 @@ class TestUnreadable:
         [found] = probe_json("clip.mp4")["inputs"]
         assert found["detect"]["output"] is None
         assert "no encoder" in found["detect"]["problem"]
+
+
+class TestUrl:
+    @pytest.fixture
+    def address(self, tmp_path, monkeypatch) -> Iterator[str]:
+        """Host and port of a server that gives out the test's folder."""
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        handler = partial(SilentHandler, directory=tmp_path)
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+            thread.start()
+            yield f"127.0.0.1:{server.server_port}"
+            server.shutdown()
+            thread.join()
+
+    def test_it_is_probed_and_shown_without_its_secrets(self, address, probe, make_clip):
+        make_clip()
+        outcome = probe(f"http://user:secret@{address}/clip.mp4?token=secret")
+        assert (outcome.code, outcome.err) == (0, "")
+        assert outcome.out.startswith(f"http://{address}/clip.mp4\n  video      h264 (High), ")
+        assert "secret" not in outcome.out
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
 
 
 class TestJson:
