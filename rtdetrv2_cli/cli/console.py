@@ -96,6 +96,11 @@ def _aligned(rows: Sequence[Sequence[object]]) -> list[str]:
     ]
 
 
+def printable(text: str) -> str:
+    """Text of a file without what would move a terminal's cursor or change its colours."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def print_text(text: str) -> None:
     """Writes a line to stdout.
 

@@ -29,7 +29,7 @@ def detect(
     classes: opt.Classes = None,
     exclude_classes: opt.ExcludeClasses = None,
     max_det: opt.MaxDetections = None,
-    output: opt.Output = "detections",
+    output: opt.Output = opt.OUTPUT_FOLDER,
     save_json: opt.SaveJson = False,
     save_csv: opt.SaveCsv = False,
     no_media: opt.NoMedia = False,

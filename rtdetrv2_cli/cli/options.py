@@ -111,6 +111,15 @@ MaxFrames = Annotated[
     ),
 ]
 
+ListDevices = Annotated[
+    bool,
+    Option(
+        "--list-devices",
+        help="Show cameras, computing devices and video encoders of this machine.",
+        rich_help_panel=_INPUT,
+    ),
+]
+
 # model
 
 Model = Annotated[
@@ -206,6 +215,9 @@ MaxDetections = Annotated[
 ]
 
 # output
+
+OUTPUT_FOLDER = "detections"
+"""Where `detect` writes if it is not told."""
 
 Output = Annotated[
     str,
@@ -344,6 +356,7 @@ Json = Annotated[
     bool,
     Option("--json", help="Print the summary as JSON on standard output.", rich_help_panel=_RUN),
 ]
+PrintJson = Annotated[bool, Option("--json", help="Print one JSON document.", rich_help_panel=_RUN)]
 NoProgress = Annotated[
     bool, Option("--no-progress", help="Show no progress bar.", rich_help_panel=_RUN)
 ]

@@ -139,6 +139,18 @@ def devices() -> list[str]:
     return [*(f"{accelerator.type}:{index}" for index in range(count)), "cpu"]
 
 
+def describe_devices() -> dict[str, str | None]:
+    """What each of `devices` calls itself; None where PyTorch cannot tell."""
+    return {name: _hardware_name(torch.device(name)) for name in devices()}
+
+
+def _hardware_name(device: torch.device) -> str | None:
+    if device.type in ("cuda", "xpu"):
+        name: str = getattr(torch, device.type).get_device_name(device)
+        return name
+    return None
+
+
 def choose_device(text: str) -> torch.device:
     """The device `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or a bare index such as `0` means.
 

@@ -47,7 +47,7 @@ def read_picture(
     Raises:
         InputError: It cannot be read, or not to its end.
     """
-    with open_picture(location) as picture, _told():
+    with open_picture(location) as picture, told():
         pixels = rgb_pixels(picture, background)
     size = Size(*pixels.shape[:2])
     info = SourceInfo(name, location, size, frames=1, stream=stream)
@@ -64,13 +64,13 @@ def read_sequence(
         TruncatedError: It ends early; its whole frames have been yielded.
     """
     with open_picture(location) as picture:
-        with _told():
-            positions = _positions(picture)
+        with told():
+            places = positions(picture)
         info: SourceInfo | None = None
         start = 0.0
-        for index, position in enumerate(positions):
+        for index, position in enumerate(places):
             try:
-                with _told():
+                with told():
                     picture.seek(position)
                     pixels = rgb_pixels(picture, background)
             except InputError as error:
@@ -78,11 +78,11 @@ def read_sequence(
                     raise
                 raise TruncatedError(f"ends after {index} whole frames: {error}") from error
             size = Size(*pixels.shape[:2])
-            info = info or SourceInfo(name, location, size, frames=len(positions), stream=stream)
+            info = info or SourceInfo(name, location, size, frames=len(places), stream=stream)
             if picture.format == "TIFF":
                 yield Frame(info, size, index, pixels)
                 continue
-            delay = picture.info.get("duration") or _DEFAULT_DELAY_MS
+            delay = shown_for(picture)
             pts = round(start)
             start += delay
             shown = round(start) - pts
@@ -96,7 +96,7 @@ def open_picture(location: str | Path) -> Iterator[Image.Image]:
     Raises:
         InputError: It is no picture, too large, or not there.
     """
-    with _told():
+    with told():
         try:
             picture: Image.Image = Image.open(location, formats=_COMMON)
         except UnidentifiedImageError:
@@ -117,8 +117,8 @@ def is_readable(path: Path) -> bool:
 def is_sequence(path: Path) -> bool:
     """Whether the file is an animation or has several pages."""
     try:
-        with open_picture(path) as picture, _told():
-            return picture.format in _MOVING and len(_positions(picture)) > 1
+        with open_picture(path) as picture, told():
+            return picture.format in _MOVING and len(positions(picture)) > 1
     except InputError:
         return False
 
@@ -147,7 +147,12 @@ def rgb_pixels(picture: Image.Image, background: Colour = WHITE) -> types.Image:
     return np.array(picture.convert("RGB"))
 
 
-def _positions(picture: Image.Image) -> list[int]:
+def shown_for(picture: Image.Image) -> float:
+    """Milliseconds for which the frame of an animation that has been loaded is shown."""
+    return float(picture.info.get("duration") or _DEFAULT_DELAY_MS)
+
+
+def positions(picture: Image.Image) -> list[int]:
     """Which of the file's frames belong to the sequence."""
     count = getattr(picture, "n_frames", 1)
     if picture.format == "TIFF":
@@ -211,7 +216,7 @@ def _all_formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """Turns whatever Pillow raises on hostile or damaged bytes into one sentence."""
     try:
         yield

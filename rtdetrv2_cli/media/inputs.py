@@ -42,7 +42,8 @@ class _Found:
 
     location: str
     root: Path | None
-    kind: Kind
+    kind: Kind | None
+    """None for what a folder holds besides pictures and videos."""
     stream: int
 
     @property
@@ -50,6 +51,15 @@ class _Found:
         if self.root is None:
             return public_name(self.location)
         return _readable(Path(self.location).relative_to(self.root).as_posix())
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What sources stand for."""
+
+    inputs: list[Input]
+    passed_over: list[str]
+    """Names of visible files in folders that are neither pictures nor videos."""
 
 
 def list_inputs(
@@ -60,6 +70,23 @@ def list_inputs(
     exclude: Sequence[str] = (),
     skip: Sequence[Path] = (),
 ) -> list[Input]:
+    """The inputs of `survey`, which explains the arguments.
+
+    Raises:
+        InputError: A source does not exist, or nothing at all is left to read.
+    """
+    found = survey(sources, recursive=recursive, include=include, exclude=exclude, skip=skip)
+    return found.inputs
+
+
+def survey(
+    sources: Sequence[str],
+    *,
+    recursive: bool = True,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    skip: Sequence[Path] = (),
+) -> Survey:
     """Everything the sources stand for, in the order given, each folder in natural order.
 
     Args:
@@ -80,16 +107,19 @@ def list_inputs(
     found: list[_Found] = []
     for stream, source in enumerate(sources):
         found += _expand(source, stream, walk)
-    kept = [item for item in _once(found) if _chosen(item.name, include, exclude)]
+    chosen = [item for item in _once(found) if _chosen(item.name, include, exclude)]
+    kept = [item for item in chosen if item.kind is not None]
     if not kept:
         shown = ", ".join(public_name(source) for source in sources)
-        reason = f": the patterns leave out all {len(found)} of them" if found else ""
+        media = sum(item.kind is not None for item in found)
+        reason = f": the patterns leave out all {media} of them" if media else ""
         raise InputError(f"no picture and no video to read in {shown or 'nothing'}{reason}")
-    names = _unique(_names(kept))
-    return [
+    inputs = [
         Input(item.location, name, item.kind, item.stream)
-        for item, name in zip(kept, names, strict=True)
+        for item, name in zip(kept, _unique(_names(kept)), strict=True)
+        if item.kind is not None
     ]
+    return Survey(inputs, [item.name for item in chosen if item.kind is None])
 
 
 def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
@@ -117,8 +147,7 @@ def _from_url(url: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
 
 def _from_folder(root: Path, stream: int, walk: "_Walk") -> Iterator[_Found]:
     for path in walk.files(root):
-        if (kind := _kind_in_folder(path)) is not None:
-            yield _Found(str(path), root, kind, stream)
+        yield _Found(str(path), root, _kind_in_folder(path), stream)
 
 
 def _from_pattern(pattern: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
@@ -136,8 +165,8 @@ def _from_pattern(pattern: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
         if path.is_dir():
             inside = _from_folder(path, stream, walk)
             yield from (_Found(item.location, root, item.kind, stream) for item in inside)
-        elif (kind := _kind_in_folder(path)) is not None:
-            yield _Found(str(path), root, kind, stream)
+        else:
+            yield _Found(str(path), root, _kind_in_folder(path), stream)
 
 
 def _deep_matches(root: Path, patterns: Sequence[str], walk: "_Walk") -> list[Path]:
@@ -210,6 +239,8 @@ def _once(found: Sequence[_Found]) -> list[_Found]:
     first: dict[str, _Found] = {}
     for item in found:
         key = item.location if item.root is None else os.path.realpath(item.location)
+        if key in first and first[key].kind is None:
+            del first[key]  # a folder passed over what is named by hand after it
         first.setdefault(key, item)
     return list(first.values())
 

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -13,14 +14,14 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 
 from rtdetrv2_cli.errors import OutputError
-from rtdetrv2_cli.media.colour import LIMITED_RANGE, rgb_to_yuv420
+from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
 from rtdetrv2_cli.media.encoders import pick_encoder
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.sound import Sound
 from rtdetrv2_cli.media.video import reason
-from rtdetrv2_cli.types import Frame, Image
+from rtdetrv2_cli.types import Frame, Image, Size
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.media.encode import EncodeOptions
@@ -34,8 +35,34 @@ _HIGHEST_RATE: Final = 1000
 """Frames per second; more is a time base that a careless muxer gave for a rate."""
 _KEYFRAME_SECONDS: Final = 4
 _MOST_FRAMES_BETWEEN_KEYS: Final = 250
+_PROGRESSIVE: Final = 1
+"""FFmpeg's field order; above it are those of interlaced pictures."""
 
-_SoundWay = Literal["copied", "encoded anew", "left out"]
+SoundWay = Literal["copied", "encoded anew", "left out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a video file holds besides its frames, settled when it is opened."""
+
+    encoder: str
+    codec: str
+    size: Size
+    pixel_format: str
+    time_base: Fraction
+    colours: Colours
+    full_range: bool
+    interlaced: bool
+    sound: SoundWay
+    sound_codecs: tuple[str, ...]
+    """One for each audio track."""
+    refusal: str
+    """Why the sound is not copied; empty where nothing was refused."""
+    subtitles: int
+    """Tracks."""
+    chapters: int
+    shift_seconds: float
+    """By how much everything is moved, because the source begins before zero."""
 
 
 class VideoWriter:
@@ -67,6 +94,8 @@ class VideoWriter:
         self._last_pts = -1
         self._end = 0.0
         self._warned: set[str] = set()
+        self._way: SoundWay = "left out"
+        self._refusal = ""
         self._flushed = False
         self._output: OutputContainer | None = None
         self._origin = Origin(first)
@@ -78,8 +107,32 @@ class VideoWriter:
             self.abort()
             raise
 
+    @property
+    def layout(self) -> Layout:
+        """What the open file holds besides its frames."""
+        assert self._output is not None
+        context, streams = self._video.codec_context, self._output.streams
+        return Layout(
+            context.name,
+            context.codec.canonical_name,
+            Size(context.height, context.width),
+            context.pix_fmt or "",
+            self._time_base,
+            self._colours,
+            full_range=context.color_range != LIMITED_RANGE,
+            interlaced=context.field_order > _PROGRESSIVE,
+            sound=self._way,
+            sound_codecs=tuple(s.codec_context.codec.canonical_name for s in streams.audio),
+            refusal=self._refusal,
+            subtitles=len(streams.subtitles),
+            chapters=len(self._output.chapters()),
+            shift_seconds=float(self._shift * self._time_base),
+        )
+
     def write(self, frame: Frame, image: Image) -> None:
         """Encodes one frame, and writes the sound up to it."""
+        if self._refusal:
+            self._warn(f"the sound is {self._way}, because of {self._format}: {self._refusal}")
         planes = rgb_to_yuv420(self._fitted(frame, image), self._colours)
         planes.pts = self._time(frame)
         planes.time_base = self._time_base
@@ -108,25 +161,23 @@ class VideoWriter:
 
     def _open(self) -> None:
         """Opens the file with the sound copied, else encoded anew, else left out."""
-        ways: list[_SoundWay] = ["left out"]
+        ways: list[SoundWay] = ["left out"]
         if self._options.audio and self._origin.has_sound:
             ways = ["copied", "encoded anew", "left out"]
-        refusal = ""
         for way in ways:
             try:
                 self._open_with(way)
             except (av.FFmpegError, ValueError) as error:
                 if way == "left out":
                     raise
-                refusal = reason(error)
+                self._refusal = reason(error)
                 with suppress(av.FFmpegError):
                     self._close_output()
             else:
-                if refusal:
-                    self._warn(f"the sound is {way}, because of {self._format}: {refusal}")
+                self._way = way
                 return
 
-    def _open_with(self, way: _SoundWay) -> None:
+    def _open_with(self, way: SoundWay) -> None:
         self._output = av.open(
             str(self._file.part),
             "w",

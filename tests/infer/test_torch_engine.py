@@ -66,6 +66,12 @@ def test_this_machine_has_at_least_a_cpu():
     assert torch_engine.devices()[-1] == "cpu"
 
 
+def test_every_device_is_described():
+    described = torch_engine.describe_devices()
+    assert list(described) == torch_engine.devices()
+    assert described["cpu"] is None
+
+
 @pytest.mark.parametrize(
     ("text", "device", "dtype"),
     [

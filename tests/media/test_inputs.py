@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.media.inputs import list_inputs
+from rtdetrv2_cli.media.inputs import list_inputs, survey
 
 
 def names(*sources, **options) -> list[str]:
@@ -34,6 +34,24 @@ def test_what_is_no_media_is_passed_over_in_folders(tree):
     (tree / "unfinished.mp4.part").write_bytes(b"\0\0\0\x18ftypisom")
     (tree / "song.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(99))
     assert len(names(tree)) == 4
+
+
+def test_what_is_passed_over_is_named(tree):
+    (tree / "notes.txt").write_text("text")
+    (tree / "b/song.mp3").write_bytes(b"ID3")
+    (tree / ".hidden.txt").write_text("text")
+    found = survey([str(tree)])
+    assert found.passed_over == ["b/song.mp3", "notes.txt"]
+    assert [item.name for item in found.inputs] == names(tree)
+    assert survey([str(tree / "*")], exclude=["notes.txt"]).passed_over == ["b/song.mp3"]
+    assert survey([str(tree)], recursive=False).passed_over == ["notes.txt"]
+
+
+def test_what_a_folder_passes_over_is_taken_where_it_is_named(tree):
+    (tree / "notes.txt").write_text("text")
+    found = survey([str(tree), str(tree / "notes.txt")])
+    assert found.passed_over == []
+    assert found.inputs[-1].name == "notes.txt"
 
 
 def test_media_without_a_known_suffix_are_found_in_folders(tmp_path, make_picture, make_clip):
