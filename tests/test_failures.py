@@ -17,8 +17,8 @@ from rtdetrv2_cli.types import Detections, Failure
 
 FRAMES = 12
 BREAKS = {
-    "decode": (video._Upright, "size"),
-    "convert": (video._Upright, "pixels"),
+    "decode": (video.Upright, "size"),
+    "convert": (video.Upright, "pixels"),
     "encode": (VideoWriter, "_encode"),
     "fit": (VideoWriter, "_fitted"),
     "record": (JsonlSink, "write"),
