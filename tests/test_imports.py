@@ -22,6 +22,7 @@ FORBIDDEN = {
     "rtdetrv2_cli.model.config": HEAVY | INTERFACE | {"numpy", "PIL"},
     "rtdetrv2_cli.model.rtdetr": INTERFACE | {"av", "cv2", "supervision", "transformers", "timm"},
     "rtdetrv2_cli.media.source": INTERFACE | {"torch", "torchvision", "cv2", "supervision"},
+    "rtdetrv2_cli.media.replay": INTERFACE | {"torch", "torchvision", "cv2", "supervision"},
     "rtdetrv2_cli.media.sink": INTERFACE | {"torch", "torchvision", "supervision"},
     "rtdetrv2_cli.infer.detector": HEAVY | INTERFACE,
     "rtdetrv2_cli.infer.torch_engine": INTERFACE | {"av", "cv2", "supervision", "transformers"},
