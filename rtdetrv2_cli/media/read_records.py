@@ -86,7 +86,7 @@ def parse_line(line: bytes, where: str) -> Record:
         InputError: It is damaged.
     """
     with understood(where):
-        record: Record = json.loads(line.strip())
+        record: Record = json.loads(line.decode("utf-8-sig").strip())
         return record
 
 
