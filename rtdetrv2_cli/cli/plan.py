@@ -141,14 +141,9 @@ def plan_run(
         UsageError: the output does not suit the inputs, or would replace one.
     """
     path = Path(output)
-    if only_media and (output == STDOUT or path.suffix.lower() in _RECORD_SUFFIXES):
-        raise UsageError(
-            f"{output} is for records, and this writes pictures and videos: "
-            "name a folder, or a file such as out.mp4"
-        )
     if output == STDOUT:
-        return Plan(tuple(inputs), stdout=True)
-    if path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
+        plan = Plan(tuple(inputs), stdout=True)
+    elif path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
         plan = _one_file(inputs, path)
     else:
         plan = Plan(
@@ -159,6 +154,11 @@ def plan_run(
         )
         if not (plan.media or plan.records):
             raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
+    if only_media and not plan.media:
+        raise UsageError(
+            f"{output} is for records, and this writes pictures and videos: "
+            "name a folder, or a file such as out.mp4"
+        )
     _refuse_inputs_as_outputs(plan)
     return plan
 

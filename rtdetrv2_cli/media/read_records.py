@@ -90,15 +90,23 @@ def parse_line(line: bytes, where: str) -> Record:
         return record
 
 
+def check_schema(run: Record) -> None:
+    """Makes sure that what follows a run's record can be understood.
+
+    Raises:
+        ValueError: It is of another schema.
+        KeyError: It does not tell.
+    """
+    if run["schema"] != SCHEMA:
+        raise ValueError(f"schema {run['schema']}, and this version reads schema {SCHEMA}")
+
+
 def classes_of(run: Record) -> list[str]:
     """The class names that a run's record lists, by class id.
 
     Raises:
-        ValueError: It is of another schema.
         KeyError: It lists none.
     """
-    if run["schema"] != SCHEMA:
-        raise ValueError(f"schema {run['schema']}, and this version reads schema {SCHEMA}")
     return [str(name) for name in run["model"]["classes"]]
 
 

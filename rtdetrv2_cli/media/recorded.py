@@ -14,6 +14,7 @@ from rtdetrv2_cli.errors import InputError, UsageError
 from rtdetrv2_cli.media.read_records import (
     Entry,
     Found,
+    check_schema,
     checked,
     classes_of,
     document_records,
@@ -104,6 +105,7 @@ class Recorded:
                 raise InputError(f"{self.path} has two records of frame {twice} of {source}")
 
     def _note_run(self, run: Record) -> None:
+        check_schema(run)
         names = classes_of(run) if "model" in run else []
         if not self._labels:
             self._labels = names

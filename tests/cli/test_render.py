@@ -257,6 +257,8 @@ def test_the_report_tells_where_the_detections_come_from(detect, cli, make_pictu
     assert report["options"]["records"] == "detections/detections.jsonl"
     assert (report["status"], report["counts"]["ok"]) == ("complete", 1)
     assert report["frames_without_record"] == 0
+    below = cli("render", "detections/detections.jsonl", "cat.png", "--conf", 0.2, "-o", "more")
+    assert (below.code, "above 0.25" in below.err) == (2, True)
 
 
 # records and media that do not fit
@@ -351,6 +353,7 @@ def test_what_cannot_be_read_is_reported_as_by_detect(detect, cli, make_picture,
         (json.dumps({**frame("a.png"), "source": 7}), "no source: 7"),
         ('{"type": "frame", "source": "a.png"}', "line 3 is damaged"),
         ('{"type": "run", "schema": 2, "model": {"classes": []}}', "schema 2"),
+        ('{"type": "run", "schema": 2}', "schema 2"),
     ],
 )
 def test_a_damaged_line_is_told_before_anything_is_written(

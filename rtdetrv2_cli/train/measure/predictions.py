@@ -16,6 +16,7 @@ from rtdetrv2_cli.media.images import read_picture
 from rtdetrv2_cli.media.read_records import (
     Entry,
     Found,
+    check_schema,
     checked,
     classes_of,
     document_records,
@@ -220,6 +221,7 @@ def _from_records(records: Iterable[Entry], dataset: Dataset) -> Recorded:
     for where, _, record in records:
         with understood(where):
             if record["type"] == "run":
+                check_schema(record)
                 known += classes_of(record)
             if record["type"] != "frame":
                 continue
