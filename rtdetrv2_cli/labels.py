@@ -1,9 +1,12 @@
 """Class names: COCO's eighty, and the ids that COCO files use for them. Knows no model."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
 from rtdetrv2_cli.errors import UsageError
+
+Classes = str | Collection[str | int]
+"""Names, ids or both, as `"person,car,7"` or one by one."""
 
 COCO_NAMES: tuple[str, ...] = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),
@@ -31,6 +34,33 @@ def parse_classes(text: str, names: Sequence[str]) -> frozenset[int]:
     return frozenset(
         _class_id(word.strip(), ids, names) for word in text.split(",") if word.strip()
     )
+
+
+def choose_classes(
+    classes: Classes | None, exclude: Classes | None, names: Sequence[str]
+) -> frozenset[int] | None:
+    """The class ids that are wanted; None: all, whatever they are.
+
+    Args:
+        classes: Only these; None: all.
+        exclude: Not these.
+        names: Class names by class id.
+
+    Raises:
+        UsageError: a class is not among the names, or none is left.
+    """
+    if classes is None and exclude is None:
+        return None
+    chosen = frozenset(range(len(names))) if classes is None else _class_ids(classes, names)
+    chosen -= frozenset() if exclude is None else _class_ids(exclude, names)
+    if not chosen:
+        raise UsageError("no class is left to look for: check classes and exclude_classes")
+    return chosen
+
+
+def _class_ids(classes: Classes, names: Sequence[str]) -> frozenset[int]:
+    text = classes if isinstance(classes, str) else ",".join(map(str, classes))
+    return parse_classes(text, names)
 
 
 def _class_id(word: str, ids: dict[str, int], names: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 import pytest
 
 from rtdetrv2_cli.errors import UsageError
-from rtdetrv2_cli.labels import COCO_NAMES, parse_classes
+from rtdetrv2_cli.labels import COCO_NAMES, choose_classes, parse_classes
 
 NAMES = ("person", "Bicycle", "traffic light", "7up")
 
@@ -49,3 +49,22 @@ def test_what_the_model_has_not_is_refused_with_a_hint(text, hint):
 def test_of_many_classes_only_some_are_listed():
     with pytest.raises(UsageError, match=r"airplane.*and 70 more"):
         parse_classes("qqqq", COCO_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("classes", "exclude", "ids"),
+    [
+        (None, None, None),
+        ("1", None, {1}),
+        ([0, "7up"], None, {0, 3}),
+        (None, [0], {*range(1, len(NAMES))}),
+        ("0,1", "1", {0}),
+    ],
+)
+def test_classes_are_taken_and_left_out(classes, exclude, ids):
+    assert choose_classes(classes, exclude, NAMES) == ids
+
+
+def test_no_class_at_all_is_refused():
+    with pytest.raises(UsageError, match="no class is left"):
+        choose_classes("1", "1", NAMES)

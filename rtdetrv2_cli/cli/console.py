@@ -23,6 +23,9 @@ log = logging.getLogger("rtdetrv2_cli")
 
 _REFRESH_SECONDS = 0.1
 
+_SHOWN = 3
+"""Names in a message."""
+
 _STYLES = {"error": "bold red", "warning": "yellow"}
 
 
@@ -112,6 +115,17 @@ def print_text(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError as error:
         raise OutputError("nobody reads standard output any more") from error
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 frame`, `2,000 frames`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def wants_progress(*, quiet: bool, no_progress: bool, data_follows: bool = False) -> bool:

@@ -62,9 +62,8 @@ def detect(
 
     rtdetrv2 detect clip.mp4 -o - : records as JSON lines on standard output
     """
-    from rtdetrv2_cli.cli import job, usage
+    from rtdetrv2_cli.cli import job, usage, weights
     from rtdetrv2_cli.cli import plan as planning
-    from rtdetrv2_cli.cli.report import Report
     from rtdetrv2_cli.infer.detector import Detector
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.source import list_inputs, open_source
@@ -96,7 +95,8 @@ def detect(
         return
     shown = console.wants_progress(quiet=quiet, no_progress=no_progress, data_follows=plan.stdout)
     encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
-    job.prepare(plan, encode, model, offline=offline, shows_progress=shown)
+    job.check_encoder(plan, encode)
+    weights.fetch(model, offline=offline, shows_progress=shown)
     detector = Detector(
         model,
         device=device,
@@ -118,17 +118,17 @@ def detect(
         line_width=line_width,
         style=style,
     )
-    report = Report(plan, detector, context.params)
+    report = job.open_report(plan, detector, context.params)
     code = job.execute(
         report,
         open_source(plan.todo, max_frames=max_frames),
-        job.open_sinks(report, annotate, encode),
+        detector,
+        job.open_sinks(report, detector.labels, annotate, encode),
         max_errors=1 if fail_fast else max_errors,
         shows_progress=shown,
     )
     if profile:
-        console.say_rows(report.profile_rows())
-        console.say(report.profile_sentence())
+        job.tell_profile(report)
     if json:
         console.print_data(report.content())
     raise Exit(code)

@@ -1,15 +1,16 @@
-"""The steps of `rtdetrv2 detect` once it is decided what to read and write. Knows no option."""
+"""The steps of a run once it is decided what to read and write. Knows no option but by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.cli import console, weights
+from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli.plan import STDOUT, Plan
 from rtdetrv2_cli.cli.report import Report
 from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError
+from rtdetrv2_cli.infer.detector import Detector, FrameDetector
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
 from rtdetrv2_cli.media.encoders import pick_encoder
 from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
@@ -66,18 +67,32 @@ def nothing_to_do(plan: Plan, *, as_json: bool) -> None:
         console.print_data({"status": "complete", "counts": counts})
 
 
-def prepare(
-    plan: Plan, encode: EncodeOptions, model: str, *, offline: bool, shows_progress: bool
-) -> None:
-    """Makes sure of what the run needs before anything heavy is loaded.
+def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
+    """Makes sure that videos can be written before anything heavy is loaded.
 
     Raises:
-        OutputError: no encoder for the videos.
-        ModelError: no such model, or it cannot be fetched.
+        OutputError: no encoder for them.
     """
     if plan.makes_video:
         pick_encoder(encode.vcodec or "h264")
-    weights.fetch(model, offline=offline, shows_progress=shows_progress)
+
+
+def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> Report:
+    """The report of a run in which a detector finds objects."""
+    engine = detector.engine
+    model = {"name": engine.info.name, "sha256": engine.info.sha256}
+    origin = {"model": {**model, "classes": list(detector.labels)}, "conf": detector.conf}
+
+    def facts() -> dict[str, Any]:
+        return {
+            "engine": engine.name,
+            "device": engine.device,
+            "dtype": engine.dtype,
+            "imgsz": list(engine.size),
+            "batch": detector.batch_size,
+        }
+
+    return Report(plan, options, origin, facts, detector.seconds)
 
 
 def open_annotator(
@@ -103,13 +118,15 @@ def open_annotator(
     )
 
 
-def open_sinks(report: Report, annotate: Annotate | None, encode: EncodeOptions) -> list[Sink]:
+def open_sinks(
+    report: Report, labels: Sequence[str], annotate: Annotate | None, encode: EncodeOptions
+) -> list[Sink]:
     """Everything that the plan wants written, records first."""
     plan = report.plan
     sinks: list[Sink] = [
         open_sink(
             path,
-            labels=report.detector.labels,
+            labels=labels,
             header=report.header,
             summary=report.summary,
             keep=plan.continues,
@@ -122,9 +139,16 @@ def open_sinks(report: Report, annotate: Annotate | None, encode: EncodeOptions)
     return sinks
 
 
+def tell_profile(report: Report) -> None:
+    """Says on stderr where the time went."""
+    console.say_rows(report.profile_rows())
+    console.say(report.profile_sentence())
+
+
 def execute(
     report: Report,
     source: Source,
+    detector: FrameDetector,
     sinks: Sequence[Sink],
     *,
     max_errors: int | None,
@@ -147,7 +171,7 @@ def execute(
 
         run(
             source,
-            report.detector,
+            detector,
             sinks,
             summary=report.summary,
             max_errors=max_errors,

@@ -13,6 +13,7 @@ from rtdetrv2_cli import errors
 from rtdetrv2_cli.cli import console, models
 from rtdetrv2_cli.cli.detect import detect
 from rtdetrv2_cli.cli.probe import probe
+from rtdetrv2_cli.cli.render import render
 from rtdetrv2_cli.cli.train import train
 from rtdetrv2_cli.cli.val import val
 
@@ -63,6 +64,7 @@ def rtdetrv2(
 
 app.command("detect")(detect)
 app.command("predict", hidden=True)(detect)
+app.command("render")(render)
 app.command("train")(train)
 app.command("val")(val)
 app.command("probe")(probe)

@@ -21,7 +21,7 @@ Preset = Literal[
     "slower",
     "veryslow",
 ]
-Style = Literal["box", "corner", "round"]
+Style = Literal["box", "corner", "round", "blur", "pixelate"]
 
 
 def parse_batch(text: str) -> str:
@@ -38,6 +38,23 @@ Sources = Annotated[
     list[str] | None,
     Argument(
         metavar="SOURCE...", help="Pictures, videos, folders, patterns, URLs.", show_default=False
+    ),
+]
+
+RecordFile = Annotated[
+    str,
+    Argument(
+        metavar="RECORDS",
+        help="detections.jsonl of a run, or its detections.json.",
+        show_default=False,
+    ),
+]
+Media = Annotated[
+    list[str],
+    Argument(
+        metavar="MEDIA...",
+        help="What was given to detect then, files or folders.",
+        show_default=False,
     ),
 ]
 
@@ -213,6 +230,29 @@ MaxDetections = Annotated[
         rich_help_panel=_FILTER,
     ),
 ]
+RecordedConfidence = Annotated[
+    float | None,
+    Option(
+        "--conf",
+        min=0.0,
+        max=1.0,
+        metavar="0..1",
+        help="Keep only what scores higher; not less than what was recorded.",
+        show_default="all that was recorded",
+        rich_help_panel=_FILTER,
+    ),
+]
+RecordedMaxDetections = Annotated[
+    int | None,
+    Option(
+        "--max-det",
+        min=1,
+        metavar="N",
+        help="At most N objects per frame, the best.",
+        show_default="all that were recorded",
+        rich_help_panel=_FILTER,
+    ),
+]
 
 # output
 
@@ -227,6 +267,16 @@ Output = Annotated[
         metavar="FOLDER|FILE|-",
         help="A folder; with a suffix the one file that one input gives, media or records "
         "(out.mp4, out.csv); '-' is JSON lines on standard output.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+MediaOutput = Annotated[
+    str,
+    Option(
+        "-o",
+        "--output",
+        metavar="FOLDER|FILE",
+        help="A folder; with a suffix the one file that one input gives (out.mp4).",
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -294,7 +344,7 @@ SkipExisting = Annotated[
     bool,
     Option(
         "--skip-existing",
-        help="Leave out inputs whose output exists; records are continued.",
+        help="Leave out inputs whose output exists; records, if any, are continued.",
         rich_help_panel=_AGAIN,
     ),
 ]
@@ -338,7 +388,12 @@ LineWidth = Annotated[
     ),
 ]
 StyleOption = Annotated[
-    Style, Option("--style", help="How boxes are drawn.", rich_help_panel=_LOOK)
+    Style,
+    Option(
+        "--style",
+        help="How objects are marked; blur and pixelate make them unrecognisable instead.",
+        rich_help_panel=_LOOK,
+    ),
 ]
 
 # run

@@ -125,6 +125,7 @@ def plan_run(
     media: bool = True,
     records: Sequence[str] = ("detections.jsonl",),
     image_format: str | None = None,
+    only_media: bool = False,
 ) -> Plan:
     """Where the outputs of `inputs` go.
 
@@ -134,14 +135,15 @@ def plan_run(
         media: Whether a folder gets annotated pictures and videos.
         records: The record files that a folder gets.
         image_format: Of pictures in a folder; None keeps the source's.
+        only_media: Refuse an output that holds records.
 
     Raises:
         UsageError: the output does not suit the inputs, or would replace one.
     """
-    if output == STDOUT:
-        return Plan(tuple(inputs), stdout=True)
     path = Path(output)
-    if path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
+    if output == STDOUT:
+        plan = Plan(tuple(inputs), stdout=True)
+    elif path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
         plan = _one_file(inputs, path)
     else:
         plan = Plan(
@@ -152,6 +154,11 @@ def plan_run(
         )
         if not (plan.media or plan.records):
             raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
+    if only_media and not plan.media:
+        raise UsageError(
+            f"{output} is for records, and this writes pictures and videos: "
+            "name a folder, or a file such as out.mp4"
+        )
     _refuse_inputs_as_outputs(plan)
     return plan
 

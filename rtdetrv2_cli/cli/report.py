@@ -3,16 +3,16 @@
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from rtdetrv2_cli.cli.console import counted
 from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import OutputError
-from rtdetrv2_cli.infer.detector import Detector
 from rtdetrv2_cli.media.names import public_name
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.pipeline import Profile
@@ -28,19 +28,28 @@ class Report:
 
     Args:
         plan: What is read and written.
-        detector: What finds objects.
         options: All options of the command by name.
+        origin: Where detections come from, for the first line of records.
+        facts: What else `run.json` says, asked when it is written.
+        steps: Seconds of each step of detecting, as they stand; none where it has no steps.
     """
 
-    def __init__(self, plan: Plan, detector: Detector, options: Mapping[str, Any]) -> None:
-        info = detector.engine.info
+    def __init__(
+        self,
+        plan: Plan,
+        options: Mapping[str, Any],
+        origin: Mapping[str, object],
+        facts: Callable[[], Mapping[str, Any]],
+        steps: Mapping[str, float] | None = None,
+    ) -> None:
         self.plan = plan
-        self.detector = detector
         self.header: dict[str, object] = {
             "tool": f"rtdetrv2 {version('rtdetrv2')}",
-            "model": {"name": info.name, "sha256": info.sha256, "classes": list(detector.labels)},
+            **origin,
             "options": _public(options),
         }
+        self._facts = facts
+        self._steps = steps
         self.summary = RunSummary(skipped=len(plan.skipped))
         self.profile = Profile()
         self.drawing: dict[str, float] = {}
@@ -98,7 +107,7 @@ class Report:
 
     def content(self) -> dict[str, object]:
         """What `run.json` says."""
-        engine, summary = self.detector.engine, self.summary
+        summary = self.summary
         return {
             "schema": 1,
             **self.header,
@@ -108,12 +117,7 @@ class Report:
                 "python": platform.python_version(),
                 **{package: version(package) for package in _PACKAGES},
             },
-            "engine": engine.name,
-            "device": engine.device,
-            "dtype": engine.dtype,
-            "imgsz": list(engine.size),
-            "conf": self.detector.conf,
-            "batch": self.detector.batch_size,
+            **self._facts(),
             "counts": {
                 "ok": summary.ok,
                 "failed": summary.failed,
@@ -154,7 +158,7 @@ class Report:
         records = max(0.0, busy["write"] - sum(self.drawing.values()))
         return {
             "decode": {"decode": busy["decode"]},
-            "detect": dict(self.detector.seconds),
+            "detect": {"detect": busy["detect"]} if self._steps is None else dict(self._steps),
             "write": {"records": records, **self.drawing},
         }
 
@@ -183,8 +187,8 @@ class Report:
         failed = f", {counts.failed} failed" if counts.failed else ""
         skipped = f", {counts.skipped} skipped" if counts.skipped else ""
         place = f" -> {self.plan.place}" if self.plan.place else ""
-        found = f"{_count(counts.detections, 'object')} in {_count(counts.frames, 'frame')}"
-        of = f"of {_count(counts.ok, 'input')}{failed}{skipped}"
+        found = f"{counted(counts.detections, 'object')} in {counted(counts.frames, 'frame')}"
+        of = f"of {counted(counts.ok, 'input')}{failed}{skipped}"
         return f"{state}{found} {of}, {counts.seconds:.1f} s{place}"
 
     @property
@@ -198,10 +202,6 @@ class Report:
         output = TextOutput(self.plan.run_file)
         output.write(json.dumps(self.content(), indent=2, ensure_ascii=False) + "\n")
         output.close()
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from typer import Exit
 
 from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli.console import counted, listed
 from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import InputError, ModelError
 from rtdetrv2_cli.infer.detector import Detector
@@ -29,9 +30,6 @@ from rtdetrv2_cli.types import Detections, Failure, Result, RunSummary
 
 MAX_DETECTIONS = 100
 """In a picture, as COCO has it."""
-
-_SHOWN = 3
-"""Names in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +71,8 @@ def open_part(data: str, split: str) -> Dataset:
     dataset = open_dataset(Path(data), split)
     faults = dataset.faults
     if faults:
-        told = [f"{fault.file}: {fault.message}" for fault in faults[:_SHOWN]]
-        console.log.warning("%s left out: %s", _count(len(faults), "fault"), _listed(told, faults))
+        told = [f"{fault.file}: {fault.message}" for fault in faults]
+        console.log.warning("%s left out: %s", counted(len(faults), "fault"), listed(told))
     if not dataset.samples:
         raise InputError(f"{data} has no picture to measure with in its part {split!r}")
     return dataset
@@ -90,7 +88,7 @@ def open_detector(dataset: Dataset, model: str, **options: Any) -> Detector:
     detector = Detector(model, conf=0, max_det=MAX_DETECTIONS, **options)
     known = class_map(detector.labels, dataset.labels)
     if (known == ABSENT).all():
-        theirs, ours = _listed(detector.labels), _listed(dataset.labels)
+        theirs, ours = listed(detector.labels), listed(dataset.labels)
         raise ModelError(f"{model} finds {theirs}, the data set has {ours}: nothing in common")
     # classes that only the model has take no other's place among the best
     detector.classes = frozenset(np.flatnonzero(known != ABSENT).tolist())
@@ -122,7 +120,7 @@ def run_detector(
 
         found = detect_all(dataset, detector, on_sample=follow, on_failure=follow)
     if len(failed) == len(dataset):
-        raise InputError(f"none of the {_count(len(dataset), 'picture')} can be read")
+        raise InputError(f"none of the {counted(len(dataset), 'picture')} can be read")
     unread = frozenset(failed)
     read = [place for place, each in enumerate(dataset.samples) if each.name not in unread]
     rest = replace(dataset, samples=tuple(dataset.samples[place] for place in read))
@@ -139,14 +137,14 @@ def read_records(dataset: Dataset, path: Path) -> Trial:
     if recorded.without == len(dataset):
         raise InputError(f"{path} has no record of any of the {len(dataset)} pictures")
     if recorded.without:
-        without = _count(recorded.without, "picture")
+        without = counted(recorded.without, "picture")
         console.log.warning("%s: %s without a record, as if nothing was found", path, without)
     if recorded.foreign:
-        foreign = _count(recorded.foreign, "record")
+        foreign = counted(recorded.foreign, "record")
         console.log.warning("%s: %s of pictures that the data set lacks", path, foreign)
     if recorded.dropped:
         level = logging.INFO if any(map(len, recorded.found)) else logging.WARNING
-        dropped = _count(recorded.dropped, "detection")
+        dropped = counted(recorded.dropped, "detection")
         console.log.log(level, "%s: %s of classes that the data set lacks", path, dropped)
     _tell_missing(recorded.missing, str(path))
     return Trial(dataset, recorded.found, {"records": public_name(str(path))})
@@ -175,14 +173,5 @@ def _origin(detector: Detector) -> dict[str, object]:
 
 def _tell_missing(labels: Sequence[str], who: str) -> None:
     if labels:
-        classes = f"{len(labels)} of the data set's classes: {_listed(labels)}"
+        classes = f"{len(labels)} of the data set's classes: {listed(labels)}"
         console.log.warning("%s does not know %s", who, classes)
-
-
-def _listed(names: Sequence[str], of: Sequence[object] | None = None) -> str:
-    more = len(names if of is None else of) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

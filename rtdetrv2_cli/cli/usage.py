@@ -18,6 +18,9 @@ _CONTRADICTIONS = (
     ("fail_fast", "max_errors"),
 )
 
+_WITHOUT_LINES = ("blur", "pixelate")
+"""Styles that hide what is in a box and draw nothing."""
+
 
 class _Rule(NamedTuple):
     """Options, when a run with these sources can use them, and what to say when it cannot."""
@@ -106,6 +109,10 @@ def refuse_contradictions(context: Context) -> None:
             raise UsageError(f"{_flag(first)} and {_flag(second)} contradict each other")
     if "hide_conf" in given and not values["labels"]:
         raise UsageError("--hide-conf changes labels, but --no-labels leaves them out")
+    if (style := values.get("style")) in _WITHOUT_LINES:
+        for name in ("labels", "hide_conf", "line_width"):
+            if name in given:
+                raise UsageError(f"{_flag(name)} is of no use: --style {style} draws none")
     if "null" in given and not values["from_file"]:
         raise UsageError("-0 tells how names end in --from-file, which is not given")
 

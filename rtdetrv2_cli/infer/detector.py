@@ -1,6 +1,6 @@
 """Preprocess, engine, postprocess behind one call. Knows no files."""
 
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from os import PathLike
 from typing import Protocol
@@ -11,7 +11,7 @@ from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.infer.engine import Engine, open_engine
 from rtdetrv2_cli.infer.postprocess import postprocess
 from rtdetrv2_cli.infer.preprocess import preprocess
-from rtdetrv2_cli.labels import parse_classes
+from rtdetrv2_cli.labels import Classes, choose_classes
 from rtdetrv2_cli.stream import batched, clock
 from rtdetrv2_cli.types import Detections, Failure, Frame, Image, Result, Size, SourceInfo
 
@@ -21,8 +21,6 @@ DEFAULT_CONFIDENCE = 0.5
 
 _AUTO_BATCH = {"cpu": 4}
 _AUTO_BATCH_GPU = 16
-
-Classes = str | Collection[str | int]
 
 
 class FrameSource(Protocol):
@@ -87,7 +85,7 @@ class Detector:
             c for c in (conf, model.info.confidence, DEFAULT_CONFIDENCE) if c is not None
         )
         self.max_det = max_det
-        self.classes = _chosen(classes, exclude_classes, model.labels)
+        self.classes = choose_classes(classes, exclude_classes, model.labels)
         self.batch_size = _auto_batch(model.device) if batch is None else batch
         self.seconds: dict[str, float] = {}
         """Time spent in each step so far."""
@@ -161,23 +159,6 @@ def _check(conf: float | None, max_det: int | None, batch: int | None) -> None:
         raise UsageError(f"max_det is {max_det}: it must be at least 1")
     if batch is not None and batch < 1:
         raise UsageError(f"batch is {batch}: it must be at least 1")
-
-
-def _chosen(
-    classes: Classes | None, exclude: Classes | None, labels: tuple[str, ...]
-) -> frozenset[int] | None:
-    if classes is None and exclude is None:
-        return None
-    chosen = frozenset(range(len(labels))) if classes is None else _class_ids(classes, labels)
-    chosen -= frozenset() if exclude is None else _class_ids(exclude, labels)
-    if not chosen:
-        raise UsageError("no class is left to look for: check classes and exclude_classes")
-    return chosen
-
-
-def _class_ids(classes: Classes, labels: tuple[str, ...]) -> frozenset[int]:
-    text = classes if isinstance(classes, str) else ",".join(map(str, classes))
-    return parse_classes(text, labels)
 
 
 def _auto_batch(device: str) -> int:

@@ -1,4 +1,4 @@
-"""Boxes and labels on pictures, by supervision's annotators: the only file that imports them."""
+"""Detections on pictures, boxes and labels by supervision's annotators: nothing else imports it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,11 @@ import supervision as sv
 from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import UsageError
+from rtdetrv2_cli.media.anonymise import Cover, cover_boxes
 from rtdetrv2_cli.types import Detections, Image, Size
 
-Style = Literal["box", "corner", "round"]
+Outline = Literal["box", "corner", "round"]
+Style = Literal[Outline, Cover]
 
 COLOURS: Final = (
     *("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45"),
@@ -49,7 +51,7 @@ _TEXT_PALETTE: Final = _colours([_text_colour(text) for text in COLOURS])
 
 _BoxDrawer = sv.BoxAnnotator | sv.BoxCornerAnnotator | sv.RoundBoxAnnotator
 
-_BOXES: Final[dict[Style, Callable[[int], _BoxDrawer]]] = {
+_BOXES: Final[dict[Outline, Callable[[int], _BoxDrawer]]] = {
     "box": lambda width: sv.BoxAnnotator(_PALETTE, thickness=width),
     "corner": lambda width: sv.BoxCornerAnnotator(
         _PALETTE, thickness=width + 1, corner_length=8 * width
@@ -59,14 +61,15 @@ _BOXES: Final[dict[Style, Callable[[int], _BoxDrawer]]] = {
 
 
 class Annotator:
-    """Draws boxes and labels, coloured by class, sized by the picture.
+    """Draws boxes and labels, coloured by class, sized by the picture; or hides what is in boxes.
 
     Args:
         labels: Class names by class id.
         show_labels: Whether to write the class beside each box.
         show_confidence: Whether to write the score after it, `person 0.91`.
         line_width: Pixels; by default from the size of the picture.
-        style: `box`, `corner` (only the corners) or `round`.
+        style: `box`, `corner` (only the corners) or `round`; `blur` or `pixelate` make what is
+            found unrecognisable, and draw neither lines nor labels.
 
     Raises:
         UsageError: The style is not known.
@@ -81,7 +84,7 @@ class Annotator:
         line_width: int | None = None,
         style: Style = "box",
     ) -> None:
-        if style not in _BOXES:
+        if style not in get_args(Style):
             raise UsageError(f"no style {style!r}: choose from {', '.join(get_args(Style))}")
         self._labels = labels
         self._show_labels = show_labels
@@ -94,8 +97,14 @@ class Annotator:
         drawn = image.copy()
         if not len(detections):
             return drawn
-        size = Size(*image.shape[:2])
-        pens = _pens(size, self._line_width, self._style)
+        if self._style == "blur" or self._style == "pixelate":
+            cover_boxes(drawn, detections.boxes, self._style)
+            return drawn
+        return self._outlined(drawn, detections, self._style)
+
+    def _outlined(self, drawn: Image, detections: Detections, outline: Outline) -> Image:
+        size = Size(*drawn.shape[:2])
+        pens = _pens(size, self._line_width, outline)
         boxes = _visible(detections.boxes[::-1], size)
         class_ids = detections.class_ids[::-1]
         drawn = pens.box.annotate(drawn, sv.Detections(boxes, class_id=class_ids))
@@ -139,7 +148,7 @@ class _Pens:
 
 
 @lru_cache(maxsize=32)
-def _pens(size: Size, line_width: int | None, style: Style) -> _Pens:
+def _pens(size: Size, line_width: int | None, outline: Outline) -> _Pens:
     side = (size.height * size.width) ** 0.5
     line = line_width or max(2, round(side * _LINE_PER_PIXEL))
     scale = max(_SMALLEST_TEXT, side * _TEXT_PER_PIXEL)
@@ -152,7 +161,7 @@ def _pens(size: Size, line_width: int | None, style: Style) -> _Pens:
         text_thickness=thickness,
         text_padding=padding,
     )
-    return _Pens(_BOXES[style](line), label, scale, thickness, padding)
+    return _Pens(_BOXES[outline](line), label, scale, thickness, padding)
 
 
 def _visible(boxes: NDArray[np.float32], size: Size) -> NDArray[np.float32]:

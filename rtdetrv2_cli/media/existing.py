@@ -1,15 +1,14 @@
 """What record files hold already, so that a run can continue them. Writes nothing."""
 
 import csv
-import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from rtdetrv2_cli.errors import OutputError
-
-Record = dict[str, Any]
+from rtdetrv2_cli.errors import InputError, OutputError
+from rtdetrv2_cli.media.read_records import read_records
+from rtdetrv2_cli.media.records import Record
 
 
 def recorded_sources(path: Path) -> set[str]:
@@ -30,13 +29,19 @@ def recorded_sources(path: Path) -> set[str]:
 def kept_records(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
     """The records of a `.jsonl` or `.json` file in order, but for those of some sources.
 
+    A document tells of one run, the last one: the former is left out.
+
     Raises:
         OutputError: the file is not one that this tool has written.
     """
     with _understood(path):
-        records = _lines(path) if path.suffix.lower() == ".jsonl" else _document(path)
-        for record in records:
-            if record["type"] not in ("frame", "error") or record["source"] not in without:
+        is_document = path.suffix.lower() == ".json"
+        for _, _, record in read_records(path):
+            if record["type"] in ("frame", "error"):
+                wanted = record["source"] not in without
+            else:
+                wanted = not is_document
+            if wanted:
                 yield record
 
 
@@ -55,27 +60,19 @@ def kept_rows(path: Path, without: Collection[str] = ()) -> Iterator[list[str]]:
         yield from (row for row in rows if _plain(row[0]) not in without)
 
 
-def _lines(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
-
-
-def _document(path: Path) -> Iterator[Record]:
-    document = json.loads(path.read_text("utf-8"))
-    yield from ({"type": "frame", **frame} for frame in document["frames"])
-    yield from ({"type": "error", **error} for error in document["errors"])
-
-
 def _plain(cell: str) -> str:
     """A text cell without the apostrophe that keeps a spreadsheet from computing it."""
     return cell[1:] if cell[:1] == "'" and cell[1:2] in "=+-@\t\r" else cell
+
+
+_DAMAGE: Final = (InputError, OSError, ValueError, KeyError, TypeError, IndexError, StopIteration)
 
 
 @contextmanager
 def _understood(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+    except _DAMAGE as error:
         raise OutputError(
             f"{path} cannot be continued, it is damaged or not a record of this tool: "
             "move it away, or add --overwrite"

@@ -647,7 +647,7 @@ def test_values_that_the_library_refuses_are_exit_2(
         ("--batch", "many"),
         ("--dtype", "int8"),
         ("--engine", "tensorrt"),
-        ("--style", "blur"),
+        ("--style", "triangle"),
         ("--vcodec", "h265"),
         ("--preset", "warp"),
         ("--max-errors", "0"),

@@ -124,3 +124,14 @@ def test_an_empty_plan_makes_nothing():
     assert plan.files == []
     assert not plan.makes_video
     assert not plan.makes_pictures
+
+
+@pytest.mark.parametrize("output", ["-", "x.csv", "x.jsonl"])
+def test_where_only_media_are_written_records_are_refused(output):
+    with pytest.raises(UsageError, match="is for records"):
+        plan_run([PICTURE], output, records=(), only_media=True)
+
+
+def test_a_folder_of_media_alone_may_be_called_like_records():
+    plan = plan_run([PICTURE], "x.json/", records=(), only_media=True)
+    assert plan.files == [Path("x.json/a.png"), Path("x.json/run.json")]

@@ -25,7 +25,8 @@ def document(tmp_path):
         return [{k: v for k, v in record.items() if k != "type"} for record in records]
 
     path = tmp_path / "x.json"
-    path.write_text(json.dumps({"frames": without_type(A, B), "errors": without_type(BAD)}))
+    content = {"run": {"schema": 1}, "frames": without_type(A, B), "errors": without_type(BAD)}
+    path.write_text(json.dumps(content))
     return path
 
 

@@ -1,12 +1,11 @@
 """Detections for every picture of a data set: from a detector, or as recorded. Knows no metric."""
 
-import json
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,19 @@ from numpy.typing import NDArray
 from rtdetrv2_cli.errors import InputError, RtDetrV2Error
 from rtdetrv2_cli.infer.detector import FrameDetector, detect
 from rtdetrv2_cli.media.images import read_picture
-from rtdetrv2_cli.media.records import SCHEMA
+from rtdetrv2_cli.media.read_records import (
+    Entry,
+    Found,
+    check_schema,
+    checked,
+    classes_of,
+    document_records,
+    found_to_detections,
+    read_document,
+    read_records,
+    understood,
+)
+from rtdetrv2_cli.media.records import Record
 from rtdetrv2_cli.stream import prefetch
 from rtdetrv2_cli.train.data.dataset import Dataset, Sample
 from rtdetrv2_cli.types import Detections, Failure, Frame, Result
@@ -30,13 +41,6 @@ _OTHER_SPELLINGS = {
     "tvmonitor": "tv",
 }
 """VOC's and Darknet's names of COCO's classes."""
-
-_FARTHEST = 1e9
-"""Pixels; no picture is so large, and float32 holds it."""
-
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
-
-Record = dict[str, Any]
 
 
 class LabelledDetector(FrameDetector, Protocol):
@@ -139,11 +143,11 @@ def read_predictions(path: Path, dataset: Dataset) -> Recorded:
     """
     try:
         if path.suffix.lower() != ".json":
-            return _from_records(_lines(path), dataset)
-        document = _parsed(path)
+            return _from_records(read_records(path), dataset)
+        document = read_document(path)
         if isinstance(document, list):
             return _from_results(path, document, dataset)
-        return _from_records(_parts(path, document), dataset)
+        return _from_records(document_records(path, document), dataset)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
@@ -168,14 +172,6 @@ def _renamed(found: Detections, class_ids: NDArray[np.int64]) -> Detections:
     renamed = class_ids[found.class_ids]
     kept = renamed != ABSENT
     return Detections(found.boxes[kept], found.scores[kept], renamed[kept])
-
-
-class _Found(NamedTuple):
-    """One detection of a class that the data set has."""
-
-    class_id: int
-    score: float
-    box: tuple[float, float, float, float]
 
 
 class _Places:
@@ -215,24 +211,25 @@ class _Places:
         return self._found
 
 
-def _from_records(records: Iterator[tuple[str, Record]], dataset: Dataset) -> Recorded:
+def _from_records(records: Iterable[Entry], dataset: Dataset) -> Recorded:
     places, known, dropped = _Places(dataset.samples), list[str](), 0
 
     @cache
     def class_id(name: str) -> int:
         return int(class_map([name], dataset.labels)[0])
 
-    for where, record in records:
-        with _understood(where):
+    for where, _, record in records:
+        with understood(where):
             if record["type"] == "run":
-                known += _classes_of(record)
+                check_schema(record)
+                known += classes_of(record)
             if record["type"] != "frame":
                 continue
             if record.get("frame", 0) != 0:  # a picture is read as its first frame
                 places.foreign += 1
                 continue
             entries = [
-                _checked(class_id(each["class_name"]), each["confidence"], each["box"])
+                checked(class_id(each["class_name"]), each["confidence"], each["box"])
                 for each in record["detections"]
             ]
             found, lost = _detections(entries)
@@ -242,17 +239,17 @@ def _from_records(records: Iterator[tuple[str, Record]], dataset: Dataset) -> Re
     return _recorded(dataset, places.settled(), places.foreign, dropped, missing)
 
 
-def _from_results(path: Path, results: list[Record], dataset: Dataset) -> Recorded:
+def _from_results(path: Path, results: Sequence[Record], dataset: Dataset) -> Recorded:
     categories = dataset.category_ids or range(len(dataset.labels))
     class_ids = {category: place for place, category in enumerate(categories)}
     images = {sample.image_id: place for place, sample in enumerate(dataset.samples)}
-    entries: dict[int, list[_Found]] = {}
+    entries: dict[int, list[Found]] = {}
     for number, result in enumerate(results, 1):
-        with _understood(f"{path}, result {number}"):
+        with understood(f"{path}, result {number}"):
             left, top, width, height = result["bbox"]
             corners = (left, top, left + width, top + height)
             class_id = class_ids.get(result["category_id"], ABSENT)
-            entry = _checked(class_id, result["score"], corners)
+            entry = checked(class_id, result["score"], corners)
             entries.setdefault(result["image_id"], []).append(entry)
     found, foreign, dropped = dict[int, Detections](), 0, 0
     for image_id, group in entries.items():
@@ -275,70 +272,7 @@ def _recorded(
     return Recorded(every, foreign, len(dataset) - len(found), dropped, missing)
 
 
-def _classes_of(run: Record) -> list[str]:
-    if run["schema"] != SCHEMA:
-        raise ValueError(f"schema {run['schema']}, and this version reads schema {SCHEMA}")
-    return [str(name) for name in run["model"]["classes"]]
-
-
-def _checked(class_id: int, score: float, corners: Sequence[float]) -> _Found:
-    left, top, right, bottom = map(float, corners)
-    # false for NaN, too
-    if not (-_FARTHEST <= left <= right <= _FARTHEST and -_FARTHEST <= top <= bottom <= _FARTHEST):
-        raise ValueError(f"no box: {list(corners)}")
-    if not 0 <= score <= 1:
-        raise ValueError(f"no confidence: {score}")
-    return _Found(class_id, float(score), (left, top, right, bottom))
-
-
-def _detections(entries: Sequence[_Found]) -> tuple[Detections, int]:
+def _detections(entries: Sequence[Found]) -> tuple[Detections, int]:
     """Those of the data set's classes, best first, and how many are not."""
-    kept = sorted((each for each in entries if each.class_id != ABSENT), key=lambda e: -e.score)
-    found = Detections(
-        np.array([each.box for each in kept], np.float32).reshape(-1, 4),
-        np.array([each.score for each in kept], np.float32),
-        np.array([each.class_id for each in kept], np.int64),
-    )
-    return found, len(entries) - len(kept)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Record]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            content = line.strip()
-            if content:
-                with _understood(where := f"{path}, line {number}"):
-                    record = json.loads(content)
-                yield where, record
-
-
-def _parsed(path: Path) -> Any:
-    with _understood(str(path)):
-        return json.loads(path.read_bytes())
-
-
-def _parts(path: Path, document: Any) -> Iterator[tuple[str, Record]]:
-    with _understood(str(path)):
-        run, frames = {"type": "run", **document["run"]}, list(document["frames"])
-    yield f"{path}, run", run
-    for number, frame in enumerate(frames, 1):
-        with _understood(where := f"{path}, frame {number}"):
-            record = {"type": "frame", **frame}
-        yield where, record
-
-
-@contextmanager
-def _understood(where: str) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGE as error:
-        message = f"{where} is damaged, or no record of detections: {_reason(error)}"
-        raise InputError(message) from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg if error.lineno == 1 else f"{error.msg}, line {error.lineno}"
-    return str(error)
+    kept = [each for each in entries if each.class_id != ABSENT]
+    return found_to_detections(kept), len(entries) - len(kept)

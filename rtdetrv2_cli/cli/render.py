@@ -1,0 +1,169 @@
+"""`rtdetrv2 render`: options to a plan, records and sinks, then the run. Imports late, no torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from typer import Context, Exit
+
+from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli.console import counted, listed
+from rtdetrv2_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.cli.plan import Plan
+    from rtdetrv2_cli.media.recorded import Recorded
+    from rtdetrv2_cli.media.replay import Replay
+
+
+def render(
+    context: Context,
+    records: opt.RecordFile,
+    media: opt.Media,
+    recursive: opt.Recursive = True,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    max_frames: opt.MaxFrames = None,
+    conf: opt.RecordedConfidence = None,
+    classes: opt.Classes = None,
+    exclude_classes: opt.ExcludeClasses = None,
+    max_det: opt.RecordedMaxDetections = None,
+    output: opt.MediaOutput = "rendered",
+    vcodec: opt.VideoCodecOption = None,
+    crf: opt.Crf = 20,
+    preset: opt.PresetOption = "veryfast",
+    audio: opt.Audio = True,
+    image_format: opt.ImageFormat = None,
+    overwrite: opt.Overwrite = False,
+    skip_existing: opt.SkipExisting = False,
+    fail_fast: opt.FailFast = False,
+    max_errors: opt.MaxErrors = None,
+    labels: opt.Labels = True,
+    hide_conf: opt.HideConfidence = False,
+    line_width: opt.LineWidth = None,
+    style: opt.StyleOption = "box",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    json: opt.Json = False,
+    no_progress: opt.NoProgress = False,
+    profile: opt.Profile = False,
+) -> None:
+    """Draw what a run has recorded on its pictures and videos again, without a model.
+
+    rtdetrv2 render detections/detections.jsonl clips --conf 0.7 : fewer boxes, into rendered/
+
+    rtdetrv2 render detections/detections.jsonl clip.mp4 --style blur --classes person -o out.mp4
+    """
+    from rtdetrv2_cli.cli import job, usage
+    from rtdetrv2_cli.cli import plan as planning
+    from rtdetrv2_cli.cli.report import Report
+    from rtdetrv2_cli.labels import choose_classes
+    from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.recorded import open_recorded
+    from rtdetrv2_cli.media.replay import Choice, Replay
+    from rtdetrv2_cli.media.source import list_inputs
+
+    console.set_up(quiet=quiet, verbose=verbose)
+    usage.refuse_contradictions(context)
+    named = planning.name_sources(media)
+    inputs = list_inputs(
+        named,
+        recursive=recursive,
+        include=include or (),
+        exclude=exclude or (),
+        skip=(Path(output), *_folder_of_run(Path(records))),
+    )
+    plan = planning.plan_run(inputs, output, records=(), image_format=image_format, only_media=True)
+    usage.refuse_unused(context, plan, named)
+    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing)
+    if not plan.todo:
+        job.nothing_to_do(plan, as_json=json)
+        return
+    encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
+    job.check_encoder(plan, encode)
+    with open_recorded(Path(records)) as recorded:
+        _check_sources(recorded, plan)
+        choice = Choice(
+            _settled(conf, recorded),
+            choose_classes(classes, exclude_classes, recorded.labels),
+            max_det,
+        )
+        replay = Replay(plan.todo, recorded, choice, max_frames=max_frames)
+        annotate = job.open_annotator(
+            plan,
+            recorded.labels,
+            show_labels=labels,
+            show_confidence=not hide_conf,
+            line_width=line_width,
+            style=style,
+        )
+        report = Report(plan, context.params, {"models": recorded.models}, lambda: _facts(replay))
+        code = job.execute(
+            report,
+            replay,
+            replay,
+            job.open_sinks(report, recorded.labels, annotate, encode),
+            max_errors=1 if fail_fast else max_errors,
+            shows_progress=console.wants_progress(quiet=quiet, no_progress=no_progress),
+        )
+    _tell_frames_without(replay)
+    if profile:
+        job.tell_profile(report)
+    if json:
+        console.print_data(report.content())
+    raise Exit(code)
+
+
+def _folder_of_run(records: Path) -> tuple[Path, ...]:
+    """The folder in which a run has left records and annotated media: those are not to be read."""
+    return (records.parent,) if records.with_name("run.json").is_file() else ()
+
+
+def _check_sources(recorded: "Recorded", plan: "Plan") -> None:
+    """Tells of records without media.
+
+    Raises:
+        InputError: not one of the inputs is recorded.
+    """
+    names = dict.fromkeys(item.name for item in plan.inputs)
+    others = [source for source in recorded.sources if source not in names]
+    if len(others) == len(recorded.sources):
+        theirs, ours = listed(others) or "no frame at all", listed([*names])
+        raise InputError(
+            f"{recorded.path} has records of {theirs}, and none of {ours}: "
+            "give MEDIA as it was given to detect"
+        )
+    if others:
+        console.log.info("%s also has records of %s", recorded.path, listed(others))
+
+
+def _settled(conf: float | None, recorded: "Recorded") -> float | None:
+    """The threshold, None where it takes nothing away.
+
+    Raises:
+        UsageError: it asks for what was not recorded.
+    """
+    if conf is None or recorded.conf is None or conf > recorded.conf:
+        return conf
+    if conf < recorded.conf:
+        raise UsageError(
+            f"--conf {conf:g} is of no use: {recorded.path} holds what scores above "
+            f"{recorded.conf:g}, and only detect finds more"
+        )
+    return None
+
+
+def _facts(replay: "Replay") -> dict[str, Any]:
+    return {"frames_without_record": replay.without}
+
+
+def _tell_frames_without(replay: "Replay") -> None:
+    if replay.first_without is not None:
+        source, number = replay.first_without
+        frames = counted(replay.without, "frame")
+        console.log.warning(
+            "no record of %s, first of frame %d of %s: they are written as they are",
+            frames,
+            number,
+            source,
+        )
