@@ -14,6 +14,7 @@ _CONTRADICTIONS = (
     ("overwrite", "skip_existing"),
     ("half", "dtype"),
     ("fail_fast", "max_errors"),
+    ("vid_stride", "fps"),
 )
 
 
@@ -32,13 +33,18 @@ _RULES = (
         "no folder is among the sources",
     ),
     _Rule(
-        ("max_frames",),
+        ("start", "end", "vid_stride", "fps", "max_frames", "allow_truncated"),
         lambda plan, _: any(item.kind != "picture" for item in plan.inputs),
         "no video is among the inputs",
     ),
     _Rule(
         ("vcodec", "crf", "preset", "audio"),
         lambda plan, _: plan.makes_video,
+        "this run writes no video",
+    ),
+    _Rule(
+        ("hold",),
+        lambda plan, _: bool(plan.media) and any(i.kind != "picture" for i in plan.inputs),
         "this run writes no video",
     ),
     _Rule(
@@ -104,6 +110,8 @@ def refuse_contradictions(context: Context) -> None:
             raise UsageError(f"{_flag(first)} and {_flag(second)} contradict each other")
     if "hide_conf" in given and not values["labels"]:
         raise UsageError("--hide-conf changes labels, but --no-labels leaves them out")
+    if "hold" in given and values["vid_stride"] == 1 and values["fps"] is None:
+        raise UsageError("--hold is about frames passed over, so add --vid-stride or --fps")
     if "null" in given and not values["from_file"]:
         raise UsageError("-0 tells how names end in --from-file, which is not given")
 

@@ -5,11 +5,13 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rtdetrv2_cli.errors import OutputError
 
 Record = dict[str, Any]
+
+_OF_A_SOURCE: Final = ("frame", "error", "event")
 
 
 def recorded_sources(path: Path) -> set[str]:
@@ -36,7 +38,7 @@ def kept_records(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
     with _understood(path):
         records = _lines(path) if path.suffix.lower() == ".jsonl" else _document(path)
         for record in records:
-            if record["type"] not in ("frame", "error") or record["source"] not in without:
+            if record["type"] not in _OF_A_SOURCE or record["source"] not in without:
                 yield record
 
 
@@ -64,6 +66,7 @@ def _document(path: Path) -> Iterator[Record]:
     document = json.loads(path.read_text("utf-8"))
     yield from ({"type": "frame", **frame} for frame in document["frames"])
     yield from ({"type": "error", **error} for error in document["errors"])
+    yield from ({"type": "event", **event} for event in document.get("events", ()))
 
 
 def _plain(cell: str) -> str:
