@@ -5,9 +5,9 @@ what was counted, else the caller begins at the beginning.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -108,9 +108,18 @@ def checked(frames: Iterator[av.VideoFrame], entry: Entry) -> Iterator[av.VideoF
         raise MissedEntryError("the frames end before the first that is wanted")
 
 
+class _Counted(NamedTuple):
+    """What is kept of a packet: not its bytes, of which a film has many."""
+
+    pts: int
+    is_key: bool
+    is_shown: bool
+    """Not hidden by an edit list."""
+
+
 def _counted(
     packets: "Iterator[av.Packet[av.VideoStream]]", video: av.VideoStream, start: float
-) -> "Iterator[av.Packet[av.VideoStream]]":
+) -> Iterator[_Counted]:
     """The packets up to the first wanted frame, and a little further."""
     first: int | None = None
     for packet in packets:
@@ -118,7 +127,7 @@ def _counted(
             continue  # the one that flushes the decoder
         if packet.pts is None or not packet.size or packet.is_corrupt:
             raise MissedEntryError("a packet has no time or no content")
-        yield packet
+        yield _Counted(packet.pts, packet.is_keyframe, not packet.is_discard)
         if not packet.is_discard:
             first = packet.pts if first is None else min(first, packet.pts)
         if first is not None and packet.dts is not None:
@@ -127,24 +136,22 @@ def _counted(
                 return
 
 
-def _entry(
-    packets: "list[av.Packet[av.VideoStream]]", video: av.VideoStream, start: float
-) -> Entry:
-    times = [packet.pts or 0 for packet in packets]
-    shown = sorted(packet.pts or 0 for packet in packets if not packet.is_discard)
-    if not shown or not packets[0].is_keyframe or len({*times}) < len(times):
-        raise MissedEntryError("its times are not those of a video")
+def _entry(packets: Sequence[_Counted], video: av.VideoStream, start: float) -> Entry:
+    shown = sorted(packet.pts for packet in packets if packet.is_shown)
+    if not shown or not packets[0].is_key:
+        raise MissedEntryError("it does not begin with a keyframe")
+    if len({packet.pts for packet in packets}) < len(packets):
+        raise MissedEntryError("several frames have the same time")
     origin, unit = shown[0], video.time_base or 0
-    if origin < times[0]:
+    if origin < packets[0].pts:
         raise MissedEntryError("it begins with frames that lack what they are made of")
     wanted = bisect_left(
-        shown, microseconds(start), key=lambda t: microseconds((t - origin) * unit)
+        shown, microseconds(start), key=lambda pts: microseconds((pts - origin) * unit)
     )
     if wanted == len(shown):
         raise behind_the_end(start, float((shown[-1] - origin) * unit))
-    keys = [packet.pts or 0 for packet in packets if packet.is_keyframe]
-    key = max(key for key in keys if key <= shown[wanted])
-    if key == times[0]:
-        raise MissedEntryError("nothing but the beginning comes before it")
+    key = max(packet.pts for packet in packets if packet.is_key and packet.pts <= shown[wanted])
+    if key == packets[0].pts:
+        raise MissedEntryError("its first keyframe is the nearest")
     index = bisect_left(shown, key)
     return Entry(key, index, origin, tuple(shown[index : wanted + 1]))

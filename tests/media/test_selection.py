@@ -212,6 +212,7 @@ FILES = {
     "bare.h264": {"options": DENSE},
     "dense.flv": {"options": DENSE | {"bf": "0"}},
     "old.wmv": {"codec": "wmv2", "options": {"g": "6"}},
+    "interlaced.mp4": {"options": {"x264-params": "interlaced=1:keyint=6:bframes=0"}},
     "refreshed.mp4": {"options": {"x264-params": "intra-refresh=1:keyint=6:bframes=0"}},
 }
 COUNTED = {"dense.mp4", "dense.mkv", "dense.mov", "open.mp4", "open.mkv", "late.mp4", "intra.mov"}
