@@ -11,7 +11,9 @@ from rtdetrv2_cli.infer.detector import FrameDetector, detect
 from rtdetrv2_cli.media.sink import Sink
 from rtdetrv2_cli.media.source import Source
 from rtdetrv2_cli.stream import QueueUse, clock, prefetch, timed
-from rtdetrv2_cli.types import Failure, Result, RunSummary
+from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
+
+Item = Result | Failure | SourceEvent
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ def run(
     *,
     summary: RunSummary | None = None,
     max_errors: int | None = None,
-    on_item: Callable[[Result | Failure], object] | None = None,
+    on_item: Callable[[Item], object] | None = None,
     stop: Event | None = None,
     profile: Profile | None = None,
 ) -> RunSummary:
@@ -67,7 +69,7 @@ def run(
         sinks: Written to in this thread.
         summary: Counted into while the run goes on; a new one if None.
         max_errors: Stop after so many inputs that cannot be read.
-        on_item: Called after each item is written.
+        on_item: Called after each item is written, but for held frames.
         stop: Set it from a signal handler or another thread, and the run ends after the item at
             hand, its files complete.
         profile: Where the time goes is noted in it.
@@ -90,8 +92,8 @@ def run(
         for item in counted:
             with clock(seconds, "write"):
                 for sink in sinks:
-                    sink.write(item)
-            if on_item is not None:
+                    _write(item, sink)
+            if on_item is not None and not _is_held(item):
                 on_item(item)
     return summary
 
@@ -110,25 +112,38 @@ def _closed_in_time(sink: Sink, seconds: dict[str, float]) -> Callable[..., None
     return leave
 
 
+def _is_held(item: Item) -> bool:
+    return isinstance(item, Result) and item.frame.held
+
+
+def _write(item: Item, sink: Sink) -> None:
+    if isinstance(item, SourceEvent):
+        sink.note(item)
+    elif isinstance(item, Result) and item.frame.held:
+        sink.hold(item)
+    else:
+        sink.write(item)
+
+
 def _counted(
-    items: Iterator[Result | Failure],
+    items: Iterator[Item],
     summary: RunSummary,
     max_errors: int | None,
     stop: Event,
-) -> Generator[Result | Failure, None, None]:
+) -> Generator[Item, None, None]:
     """`items`, counted; a source is well when the next one begins and it has not failed."""
     start = perf_counter() - summary.seconds
     reading: str | None = None
     try:
         for item in items:
-            name = item.name if isinstance(item, Failure) else item.frame.source.name
+            name = item.frame.source.name if isinstance(item, Result) else item.name
             if reading is not None and reading != name:
                 summary.ok += 1
             reading = name
             if isinstance(item, Failure):
                 summary.failed += 1
                 reading = None
-            else:
+            elif isinstance(item, Result) and not item.frame.held:
                 summary.frames += 1
                 summary.detections += len(item.detections)
             yield item

@@ -57,6 +57,10 @@ class Frame:
     """Presentation time, from `pts`."""
     duration: int | None = None
     """How long it is shown, in units of `time_base`; None where it is not known."""
+    held: bool = False
+    """Nothing is looked for in it: it is drawn with what was found in the frame before it."""
+    cut: bool = False
+    """The last of its source that was asked for, though the source goes on."""
 
     def __post_init__(self) -> None:
         if self.index < 0:
@@ -136,6 +140,18 @@ class Failure:
     name: str
     """The source's name, as in `SourceInfo.name`."""
     error: RtDetrV2Error
+    stream: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEvent:
+    """What befell a source whose frames count all the same; stands behind the frames before it."""
+
+    name: str
+    """The source's name, as in `SourceInfo.name`."""
+    event: str
+    """Short machine-readable name, such as `truncated`."""
+    message: str
     stream: int = 0
 
 

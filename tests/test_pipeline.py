@@ -1,6 +1,6 @@
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 
 import numpy as np
@@ -9,7 +9,16 @@ import pytest
 from rtdetrv2_cli.errors import InputError, OutputError
 from rtdetrv2_cli.media.sink import Sink
 from rtdetrv2_cli.pipeline import Profile, run
-from rtdetrv2_cli.types import Detections, Failure, Frame, Result, RunSummary, Size, SourceInfo
+from rtdetrv2_cli.types import (
+    Detections,
+    Failure,
+    Frame,
+    Result,
+    RunSummary,
+    Size,
+    SourceEvent,
+    SourceInfo,
+)
 
 SIZE = Size(2, 3)
 
@@ -113,6 +122,35 @@ def test_failures_keep_their_place():
     items = [failure("x"), *frames("a", 2), failure("a"), failure("y"), *frames("b", 1)]
     run(FakeSource(*items), FakeDetector(), [sink])
     assert sink.story == ["x failed", "a 0", "a 1", "a failed", "y failed", "b 0"]
+
+
+def test_held_frames_are_drawn_with_the_last_boxes_and_counted_nowhere():
+    class Drawing(FakeSink):
+        def hold(self, item):
+            self.write(item)
+
+    clips = [replace(frame, held=frame.index % 3 > 0) for name in "ab" for frame in frames(name, 8)]
+    drawn, recorded, seen, detector = Drawing(), FakeSink(), [], FakeDetector(batch_size=4)
+    summary = run(FakeSource(*clips), detector, [drawn, recorded], on_item=seen.append)
+    assert drawn.story == [f"{name} {i}" for name in "ab" for i in range(8)]
+    assert [len(item.detections) for item in drawn.items] == [0, 0, 0, 3, 3, 3, 6, 6] * 2
+    assert recorded.story == [f"{name} {i}" for name in "ab" for i in (0, 3, 6)]
+    assert seen == recorded.items
+    assert sum(detector.batches) == 6
+    assert (summary.ok, summary.frames, summary.detections) == (2, 6, 18)
+
+
+def test_an_event_reaches_every_sink_and_its_source_is_well():
+    class Noting(FakeSink):
+        def note(self, event):
+            self.items.append(event)
+
+    event, seen, sink = SourceEvent("a", "truncated", "ends early"), [], Noting()
+    source = FakeSource(*frames("a", 2), event, *frames("b", 1))
+    summary = run(source, FakeDetector(), [sink, FakeSink()], on_item=seen.append, max_errors=1)
+    assert sink.items[2] == event
+    assert seen == sink.items
+    assert (summary.ok, summary.failed, summary.frames) == (2, 0, 3)
 
 
 def test_the_summary_counts_sources_frames_and_objects():

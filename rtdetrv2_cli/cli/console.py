@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rtdetrv2_cli.train.loop import StepDone
-    from rtdetrv2_cli.types import Failure, Result, RunSummary
+    from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
 log = logging.getLogger("rtdetrv2_cli")
 
@@ -138,7 +138,7 @@ def wants_progress(*, quiet: bool, no_progress: bool, data_follows: bool = False
 @contextmanager
 def progress(
     total: int, summary: "RunSummary", *, shown: bool
-) -> Iterator[Callable[["Result | Failure"], None]]:
+) -> Iterator[Callable[["Result | Failure | SourceEvent"], None]]:
     """Gives what to call with each written item: it logs failures and moves the bar.
 
     Args:
@@ -148,7 +148,7 @@ def progress(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from rtdetrv2_cli.types import Result
+    from rtdetrv2_cli.types import Failure
 
     bar = Progress(
         TextColumn("{task.description}", markup=False),
@@ -164,9 +164,9 @@ def progress(
     task = bar.add_task("starting", total=total, count="")
     start = shown_at = monotonic()
 
-    def advance(item: "Result | Failure") -> None:
+    def advance(item: "Result | Failure | SourceEvent") -> None:
         nonlocal shown_at
-        if not isinstance(item, Result):
+        if isinstance(item, Failure):
             log.error("%s: %s", item.name, item.error)
         if not shown or (now := monotonic()) - shown_at < _REFRESH_SECONDS:
             return
@@ -244,7 +244,7 @@ def download_bar(*, shown: bool) -> Iterator[Callable[[str, int, int | None], No
         yield advance
 
 
-def _share(item: "Result | Failure") -> float:
+def _share(item: "Result | Failure | SourceEvent") -> float:
     """How much of its input is done with a frame, 0 to 1."""
     frame = getattr(item, "frame", None)
     if frame is None or not frame.source.frames:
@@ -252,6 +252,6 @@ def _share(item: "Result | Failure") -> float:
     return float(min(1.0, (frame.index + 1) / frame.source.frames))
 
 
-def _name(item: "Result | Failure") -> str:
+def _name(item: "Result | Failure | SourceEvent") -> str:
     name: str = item.name if hasattr(item, "name") else item.frame.source.name
     return name if len(name) <= 40 else f"...{name[-37:]}"

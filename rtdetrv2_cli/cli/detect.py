@@ -1,5 +1,6 @@
 """`rtdetrv2 detect`: options to a plan, a detector and sinks, then the run. Imports late."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 from typer import Context, Exit
@@ -16,6 +17,10 @@ def detect(
     exclude: opt.Exclude = None,
     from_file: opt.FromFile = None,
     null: opt.Null = False,
+    start: opt.Start = None,
+    end: opt.End = None,
+    vid_stride: opt.VideoStride = 1,
+    fps: opt.Fps = None,
     max_frames: opt.MaxFrames = None,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
@@ -39,10 +44,12 @@ def detect(
     preset: opt.PresetOption = "veryfast",
     audio: opt.Audio = True,
     image_format: opt.ImageFormat = None,
+    hold: opt.Hold = False,
     overwrite: opt.Overwrite = False,
     skip_existing: opt.SkipExisting = False,
     fail_fast: opt.FailFast = False,
     max_errors: opt.MaxErrors = None,
+    allow_truncated: opt.AllowTruncated = False,
     labels: opt.Labels = True,
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
@@ -66,10 +73,12 @@ def detect(
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
     from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
+    selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(
         named,
@@ -121,7 +130,7 @@ def detect(
     report = job.open_report(plan, detector, context.params)
     code = job.execute(
         report,
-        open_source(plan.todo, max_frames=max_frames),
+        open_source(plan.todo, **asdict(selection), allow_truncated=allow_truncated),
         detector,
         job.open_sinks(report, detector.labels, annotate, encode),
         max_errors=1 if fail_fast else max_errors,

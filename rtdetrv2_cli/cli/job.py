@@ -16,7 +16,7 @@ from rtdetrv2_cli.media.encoders import pick_encoder
 from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
 from rtdetrv2_cli.media.source import Source
 from rtdetrv2_cli.pipeline import run
-from rtdetrv2_cli.types import Failure, Result
+from rtdetrv2_cli.types import Failure, Result, SourceEvent
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.media.draw import Style
@@ -165,7 +165,7 @@ def execute(
         console.progress(inputs, report.summary, shown=shows_progress) as advance,
     ):
 
-        def on_item(item: Result | Failure) -> None:
+        def on_item(item: Result | Failure | SourceEvent) -> None:
             report.add(item)
             advance(item)
 

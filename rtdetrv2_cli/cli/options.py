@@ -3,6 +3,7 @@
 Knows names, help and ranges; what a value means is known to the library.
 """
 
+import re
 from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Option
@@ -30,6 +31,21 @@ def parse_batch(text: str) -> str:
         return text
     raise BadParameter(f"{text!r} is neither 'auto' nor a whole number from 1")
 
+
+def parse_time(text: str) -> float:
+    """Seconds of `12.5`, `MM:SS` or `HH:MM:SS`, each with decimals of a second."""
+    *larger, seconds = text.split(":")
+    parts = [int(part) for part in larger if part.isdecimal()]
+    if len(parts) != len(larger) or len(parts) > 2 or not _DECIMAL.fullmatch(seconds):
+        raise BadParameter(f"{text!r} is not a time: write seconds, MM:SS or HH:MM:SS, as 1:30.5")
+    below = [*parts[1:], float(seconds)] if parts else []
+    if any(part >= 60 for part in below):
+        raise BadParameter(f"{text!r} is not a time: minutes and seconds end at 59")
+    minutes = sum(60.0**power * part for power, part in enumerate(reversed(parts)))
+    return minutes * 60 + float(seconds)
+
+
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 _INPUT, _MODEL, _FILTER, _OUTPUT = "Input", "Model", "Filter", "Output"
 _AGAIN, _ERRORS, _LOOK, _RUN = "Existing files", "Errors", "Look", "Run"
@@ -118,12 +134,50 @@ Null = Annotated[
         rich_help_panel=_INPUT,
     ),
 ]
+Start = Annotated[
+    float | None,
+    Option(
+        metavar="TIME",
+        parser=parse_time,
+        help="Begin at this time of each video, counted from its first frame: seconds, MM:SS or "
+        "HH:MM:SS, with decimals.",
+        rich_help_panel=_INPUT,
+    ),
+]
+End = Annotated[
+    float | None,
+    Option(
+        metavar="TIME",
+        parser=parse_time,
+        help="End before this time of each video.",
+        rich_help_panel=_INPUT,
+    ),
+]
+VideoStride = Annotated[
+    int,
+    Option(
+        "--vid-stride",
+        min=1,
+        metavar="N",
+        help="Look at every Nth frame of each video.",
+        rich_help_panel=_INPUT,
+    ),
+]
+Fps = Annotated[
+    float | None,
+    Option(
+        "--fps",
+        metavar="F",
+        help="Look at F frames a second of each video at most, chosen by time.",
+        rich_help_panel=_INPUT,
+    ),
+]
 MaxFrames = Annotated[
     int | None,
     Option(
         min=1,
         metavar="N",
-        help="Read only the first N frames of each video.",
+        help="Look at N frames of each video at most.",
         rich_help_panel=_INPUT,
     ),
 ]
@@ -337,6 +391,14 @@ ImageFormat = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+Hold = Annotated[
+    bool,
+    Option(
+        "--hold",
+        help="Write frames passed over by --vid-stride or --fps too, with the last boxes.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Overwrite = Annotated[
     bool, Option("--overwrite", help="Replace what exists.", rich_help_panel=_AGAIN)
 ]
@@ -364,6 +426,15 @@ MaxErrors = Annotated[
         metavar="N",
         help="Stop after N inputs that cannot be read.",
         show_default="go on and exit 5",
+        rich_help_panel=_ERRORS,
+    ),
+]
+
+AllowTruncated = Annotated[
+    bool,
+    Option(
+        "--allow-truncated",
+        help="A video that ends before its declared end is good, with a warning.",
         rich_help_panel=_ERRORS,
     ),
 ]

@@ -16,7 +16,7 @@ from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.names import public_name
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.pipeline import Profile
-from rtdetrv2_cli.types import Failure, Result, RunSummary
+from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
 _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
 _ONLY_SHOWN = ("quiet", "verbose", "json", "no_progress", "dry_run", "profile")
@@ -57,13 +57,14 @@ class Report:
         self.status = "failed"
         """`complete`, `interrupted` by a signal, or `failed` where errors stopped the run."""
         self._errors: list[dict[str, str]] = []
+        self._events: list[dict[str, str]] = []
         self._reading: str | None = None
         self._unfinished = set(plan.unfinished)
         self._started = datetime.now(UTC)
 
-    def add(self, item: Result | Failure) -> None:
+    def add(self, item: Result | Failure | SourceEvent) -> None:
         """Notes an item that was written."""
-        name = item.name if isinstance(item, Failure) else item.frame.source.name
+        name = item.frame.source.name if isinstance(item, Result) else item.name
         if name != self._reading:
             self._finish_reading()
             self._reading = name
@@ -73,6 +74,8 @@ class Report:
             self._errors.append(
                 {"source": name, "code": item.error.code, "message": str(item.error)}
             )
+        elif isinstance(item, SourceEvent):
+            self._events.append({"source": name, "event": item.event, "message": item.message})
 
     def _finish_reading(self) -> None:
         if self._reading is not None:
@@ -137,6 +140,7 @@ class Report:
             },
             "limited_by": self.limit,
             "errors": self._errors,
+            "events": self._events,
             "unfinished": sorted(self._unfinished),
         }
 

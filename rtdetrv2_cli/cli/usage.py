@@ -16,6 +16,7 @@ _CONTRADICTIONS = (
     ("overwrite", "skip_existing"),
     ("half", "dtype"),
     ("fail_fast", "max_errors"),
+    ("vid_stride", "fps"),
 )
 
 _WITHOUT_LINES = ("blur", "pixelate")
@@ -37,13 +38,18 @@ _RULES = (
         "no folder is among the sources",
     ),
     _Rule(
-        ("max_frames",),
+        ("start", "end", "vid_stride", "fps", "max_frames", "allow_truncated"),
         lambda plan, _: any(item.kind != "picture" for item in plan.inputs),
         "no video is among the inputs",
     ),
     _Rule(
         ("vcodec", "crf", "preset", "audio"),
         lambda plan, _: plan.makes_video,
+        "this run writes no video",
+    ),
+    _Rule(
+        ("hold",),
+        lambda plan, _: bool(plan.media) and any(i.kind != "picture" for i in plan.inputs),
         "this run writes no video",
     ),
     _Rule(
@@ -113,6 +119,8 @@ def refuse_contradictions(context: Context) -> None:
         for name in ("labels", "hide_conf", "line_width"):
             if name in given:
                 raise UsageError(f"{_flag(name)} is of no use: --style {style} draws none")
+    if "hold" in given and values["vid_stride"] == 1 and values["fps"] is None:
+        raise UsageError("--hold is about frames passed over, so add --vid-stride or --fps")
     if "null" in given and not values["from_file"]:
         raise UsageError("-0 tells how names end in --from-file, which is not given")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from os import PathLike
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 
@@ -13,7 +13,16 @@ from rtdetrv2_cli.infer.postprocess import postprocess
 from rtdetrv2_cli.infer.preprocess import preprocess
 from rtdetrv2_cli.labels import Classes, choose_classes
 from rtdetrv2_cli.stream import batched, clock
-from rtdetrv2_cli.types import Detections, Failure, Frame, Image, Result, Size, SourceInfo
+from rtdetrv2_cli.types import (
+    Detections,
+    Failure,
+    Frame,
+    Image,
+    Result,
+    Size,
+    SourceEvent,
+    SourceInfo,
+)
 
 DEFAULT_MODEL = "roadusers"
 DEFAULT_CONFIDENCE = 0.5
@@ -26,7 +35,7 @@ _AUTO_BATCH_GPU = 16
 class FrameSource(Protocol):
     """Whatever yields frames, such as `open_source(...)`."""
 
-    def frames(self) -> Generator[Frame | Failure, None, None]: ...
+    def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]: ...
 
 
 class Detector:
@@ -117,6 +126,8 @@ class Detector:
     ) -> Generator[Result, None, None]:
         """The frames of a source with what is in them, in order, a batch at a time.
 
+        Frames that are only held are left out.
+
         Args:
             source: For example `open_source("clips")`.
             on_failure: Called at its turn with each input that cannot be read; the next input
@@ -125,7 +136,10 @@ class Detector:
         with closing(source.frames()) as items:
             for item in detect(items, self):
                 if isinstance(item, Result):
-                    yield item
+                    if not item.frame.held:
+                        yield item
+                elif isinstance(item, SourceEvent):
+                    continue  # the source has warned of it
                 elif on_failure is None:
                     raise item.error
                 else:
@@ -141,15 +155,35 @@ class FrameDetector(Protocol):
     def __call__(self, frames: Sequence[Frame]) -> list[Detections]: ...
 
 
+@overload
 def detect(
     items: Iterable[Frame | Failure], detector: FrameDetector
-) -> Generator[Result | Failure, None, None]:
-    """Every frame with its detections, in order; failures keep their place."""
+) -> Generator[Result | Failure, None, None]: ...
+
+
+@overload
+def detect(
+    items: Iterable[Frame | Failure | SourceEvent], detector: FrameDetector
+) -> Generator[Result | Failure | SourceEvent, None, None]: ...
+
+
+def detect(
+    items: Iterable[Frame | Failure | SourceEvent], detector: FrameDetector
+) -> Generator[Result | Failure | SourceEvent, None, None]:
+    """Every frame with its detections, in order; failures and events keep their place.
+
+    A held frame is not looked at: it gets the detections of the frame before it.
+    """
+    latest = Detections.empty()
     for batch in batched(items, detector.batch_size):
-        frames = [item for item in batch if isinstance(item, Frame)]
+        frames = [item for item in batch if isinstance(item, Frame) and not item.held]
         found = iter(detector(frames) if frames else [])
         for item in batch:
-            yield Result(item, next(found)) if isinstance(item, Frame) else item
+            if not isinstance(item, Frame):
+                yield item
+                continue
+            latest = latest if item.held else next(found)
+            yield Result(item, latest)
 
 
 def _check(conf: float | None, max_det: int | None, batch: int | None) -> None:

@@ -90,6 +90,10 @@ class MediaSink(Sink):
         writer = self._writer
         self._guarded(writer, lambda: writer.write(frame, image))
 
+    def hold(self, item: Result) -> None:
+        """Writes a frame like any other: it is one to look at."""
+        self.write(item)
+
     def close(self) -> None:
         """Finishes the file that is open; once only."""
         self._finish()

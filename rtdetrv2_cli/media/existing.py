@@ -10,6 +10,8 @@ from rtdetrv2_cli.errors import InputError, OutputError
 from rtdetrv2_cli.media.read_records import read_records
 from rtdetrv2_cli.media.records import Record
 
+_OF_A_SOURCE: Final = ("frame", "error", "event")
+
 
 def recorded_sources(path: Path) -> set[str]:
     """Names of the sources that a `.jsonl`, `.json` or `.csv` file holds frames of.
@@ -37,7 +39,7 @@ def kept_records(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
     with _understood(path):
         is_document = path.suffix.lower() == ".json"
         for _, _, record in read_records(path):
-            if record["type"] in ("frame", "error"):
+            if record["type"] in _OF_A_SOURCE:
                 wanted = record["source"] not in without
             else:
                 wanted = not is_document

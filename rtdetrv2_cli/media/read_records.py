@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     where: str
     """For messages: `detections.jsonl, line 7`."""
     place: int
-    """Byte at which its line begins, or its number among the frames or errors of a document."""
+    """Byte at which its line begins, or its number among the frames, errors or events."""
     record: Record
 
 
@@ -62,16 +62,20 @@ def read_document(path: Path) -> Any:
 
 
 def document_records(path: Path, document: Any) -> Iterator[Entry]:
-    """The records of a document `{"run", "frames", "errors"}` that is read already.
+    """The records of a document `{"run", "frames", "errors", "events"}` that is read already.
 
     Raises:
         InputError: It is another kind of document.
     """
     with understood(str(path)):
         run = {"type": "run", **document["run"]}
-        frames, errors = list(document["frames"]), list(document.get("errors", ()))
+        parts = {
+            "frame": list(document["frames"]),
+            "error": list(document.get("errors", ())),
+            "event": list(document.get("events", ())),
+        }
     yield Entry(f"{path}, run", 0, run)
-    for kind, records in (("frame", frames), ("error", errors)):
+    for kind, records in parts.items():
         for place, record in enumerate(records):
             where = f"{path}, {kind} {place + 1}"
             with understood(where):

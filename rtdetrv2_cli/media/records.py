@@ -10,7 +10,7 @@ from typing import Any, Final, TextIO
 
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.types import Failure, Result, RunSummary
+from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
 SCHEMA: Final = 1
 """Version of the records; it rises when a reader of the former one would be misled."""
@@ -29,7 +29,7 @@ Record = dict[str, Any]
 
 
 class JsonlSink(Sink):
-    """One JSON object a line: the run, then frames and errors in order, then the summary.
+    """One JSON object a line: the run, then frames, errors, events in order, then the summary.
 
     A frame in which nothing was found has its line too.
 
@@ -69,6 +69,10 @@ class JsonlSink(Sink):
         else:
             self._line({"type": "frame", **_frame(item, self._labels)})
 
+    def note(self, event: SourceEvent) -> None:
+        """Appends one line."""
+        self._line({"type": "event", **_event(event)})
+
     def close(self) -> None:
         """Appends the summary and gives the file its name; once only."""
         if not self._output.closed:
@@ -80,7 +84,7 @@ class JsonlSink(Sink):
 
 
 class JsonSink(Sink):
-    """One document `{"run", "frames", "errors", "summary"}`, written as the frames come.
+    """One document `{"run", "frames", "errors", "events", "summary"}`, written as the frames come.
 
     Arguments and errors as in `JsonlSink`.
     """
@@ -96,7 +100,7 @@ class JsonSink(Sink):
     ) -> None:
         self._labels = labels
         self._summary = summary
-        self._errors: list[Record] = []
+        self._others: dict[str, list[Record]] = {"error": [], "event": []}
         self._separator = "\n"
         self._output = TextOutput(target)
         self._output.write(f'{{"run": {_json(_run(header))},\n"frames": [')
@@ -110,19 +114,24 @@ class JsonSink(Sink):
         else:
             self._record({"type": "frame", **_frame(item, self._labels)})
 
+    def note(self, event: SourceEvent) -> None:
+        """Waits for the end of the frames."""
+        self._record({"type": "event", **_event(event)})
+
     def _record(self, record: Record) -> None:
         content = {key: value for key, value in record.items() if key != "type"}
-        if record["type"] == "error":
-            self._errors.append(content)
+        if (others := self._others.get(record["type"])) is not None:
+            others.append(content)
             return
         self._output.write(self._separator + _json(content))
         self._separator = ",\n"
 
     def close(self) -> None:
-        """Appends errors and summary and gives the file its name; once only."""
+        """Appends errors, events and summary and gives the file its name; once only."""
         if not self._output.closed:
-            errors, totals = _json(self._errors), _json(_totals(self._summary))
-            self._output.write(f'\n],\n"errors": {errors},\n"summary": {totals}}}\n')
+            errors, events = (_json(others) for others in self._others.values())
+            self._output.write(f'\n],\n"errors": {errors},\n"events": {events},\n')
+            self._output.write(f'"summary": {_json(_totals(self._summary))}}}\n')
             self._output.close()
 
 
@@ -217,6 +226,15 @@ def _error(item: Failure) -> Record:
         "stream": item.stream,
         "code": item.error.code,
         "message": str(item.error),
+    }
+
+
+def _event(event: SourceEvent) -> Record:
+    return {
+        "source": event.name,
+        "stream": event.stream,
+        "event": event.event,
+        "message": event.message,
     }
 
 

@@ -73,6 +73,6 @@ def _first_frame(item: Input) -> Frame:
         first = next(frames, None)
     if isinstance(first, Failure):
         raise first.error
-    if first is None:
+    if not isinstance(first, Frame):
         raise InputError("there is no frame in it")
     return first

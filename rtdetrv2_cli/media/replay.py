@@ -10,7 +10,7 @@ from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.recorded import Recorded, RecordedFrame
 from rtdetrv2_cli.media.source import open_source
-from rtdetrv2_cli.types import Detections, Failure, Frame, Size
+from rtdetrv2_cli.types import Detections, Failure, Frame, Size, SourceEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Replay:
         self._max_frames = max_frames
         self._found: dict[tuple[str, int], Detections] = {}
 
-    def frames(self) -> Generator[Frame | Failure, None, None]:
+    def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
         """Frames and failures in order; closing the generator closes the open file."""
         for item in self._inputs:
             with closing(open_source([item], max_frames=self._max_frames).frames()) as frames:

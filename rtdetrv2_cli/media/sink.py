@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.paths import MEDIA_SUFFIXES, MirroredPaths, OnePath, output_paths
-from rtdetrv2_cli.types import Detections, Failure, Image, Result, RunSummary
+from rtdetrv2_cli.types import Detections, Failure, Image, Result, RunSummary, SourceEvent
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.media.encode import EncodeOptions
@@ -31,6 +31,22 @@ class Sink(Protocol):
             OutputError: It cannot be written; nothing damaged is left under a final name.
         """
         ...
+
+    def hold(self, item: Result) -> None:  # noqa: ARG002 - for sinks that write media
+        """Takes a `held` frame with what was found before it; most sinks have no use for it.
+
+        Raises:
+            OutputError: As for `write`.
+        """
+        return
+
+    def note(self, event: SourceEvent) -> None:  # noqa: ARG002 - for sinks that write records
+        """Takes an event, behind the frames of its source; most sinks have no use for it.
+
+        Raises:
+            OutputError: As for `write`.
+        """
+        return
 
     def close(self) -> None:
         """Completes what is open, under its final name; a second call does nothing.

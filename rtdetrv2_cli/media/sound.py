@@ -37,6 +37,7 @@ class Sound:
         output: Gets a stream for each audio stream.
         copy: Packets as they are; otherwise decoded and encoded to what the container wants.
         shift: Seconds by which everything is moved.
+        start: Seconds of the source; sound that begins before is left out. None: nothing is.
 
     Raises:
         ValueError: The container cannot hold the codec.
@@ -50,10 +51,12 @@ class Sound:
         *,
         copy: bool,
         shift: Fraction,
+        start: float | None = None,
     ) -> None:
         self._output = output
         self._copy = copy
         self._shift = shift
+        self._start = start
         tracks = known_tracks(source)
         self._streams = {track.index: self._added(track) for track in tracks}
         self._packets = self._demuxed(source, video, tracks)
@@ -64,18 +67,30 @@ class Sound:
     def advance(self, seconds: float) -> None:
         """Writes what is heard up to a time of the source."""
         while (packet := self._held or next(self._packets, None)) is not None:
-            self._held = packet if _seconds(packet) > seconds else None
+            self._held = packet if _seconds(packet) >= seconds else None
             if self._held is not None:
                 return
             self._write(packet)
 
-    def finish(self, seconds: float) -> None:
+    def finish(self, seconds: float, *, cut: bool = False) -> None:
         """Writes what is heard up to the end of the pictures, and what the encoders hold back.
 
         Sound that outlasts the pictures of the source is written too. If the pictures were
         stopped before, because the source is damaged or the run was ended, so is the sound.
+
+        Args:
+            seconds: Of the source, at which the last picture is over.
+            cut: No more was asked for, so the sound ends there.
         """
         self.advance(seconds)
+        if not cut:
+            self._write_trailing(seconds)
+        if not self._copy:
+            for stream in self._streams.values():
+                with _damage_passed_over():
+                    self._encode(stream, None)
+
+    def _write_trailing(self, seconds: float) -> None:
         trailing = [] if self._held is None else [self._held]
         for packet in self._packets:
             if self._pictures_until > seconds + _SLACK_SECONDS:
@@ -84,10 +99,6 @@ class Sound:
         if self._pictures_until <= seconds + _SLACK_SECONDS:
             for packet in trailing:
                 self._write(packet)
-        if not self._copy:
-            for stream in self._streams.values():
-                with _damage_passed_over():
-                    self._encode(stream, None)
 
     def _added(self, stream: AudioStream) -> AudioStream:
         if self._copy:
@@ -110,7 +121,7 @@ class Sound:
                     continue
                 if packet.stream_index == video.index:
                     self._pictures_until = max(self._pictures_until, _seconds(packet))
-                else:
+                elif self._start is None or _seconds(packet) >= self._start:
                     yield packet
         except av.FFmpegError as error:
             _log.debug("the sound ends early: %s", error.strerror)

@@ -3,76 +3,114 @@
 Knows no model. What cannot be read becomes a `Failure` in its place, and the next input follows.
 """
 
+import logging
 import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
-from itertools import islice
-from typing import Protocol
+from typing import Final, Protocol
 
-from rtdetrv2_cli.errors import InputError, RtDetrV2Error
+from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError
 from rtdetrv2_cli.media.images import WHITE, Colour, read_picture, read_sequence
 from rtdetrv2_cli.media.inputs import Input, list_inputs
 from rtdetrv2_cli.media.kinds import Kind
+from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
 from rtdetrv2_cli.media.video import read_video
-from rtdetrv2_cli.types import Failure, Frame
+from rtdetrv2_cli.types import Failure, Frame, SourceEvent
 
 __all__ = ["Input", "Kind", "Source", "list_inputs", "open_source"]
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Source(Protocol):
     """Where frames come from."""
 
-    def frames(self) -> Generator[Frame | Failure, None, None]:
-        """Frames and failures in order; closing the generator closes the open file."""
+    def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
+        """Frames, failures and events in order; closing the generator closes the open file."""
         ...
 
 
 def open_source(
     source: str | os.PathLike[str] | Sequence[str | Input],
     *,
+    start: float = 0.0,
+    end: float | None = None,
+    stride: int = 1,
+    fps: float | None = None,
     max_frames: int | None = None,
+    hold: bool = False,
+    allow_truncated: bool = False,
     background: Colour = WHITE,
 ) -> Source:
     """A source over one path or URL, or over many, or over inputs that are listed already.
 
     Args:
         source: A file, folder, pattern or URL; a list of those; or the result of `list_inputs`.
+        start: Seconds from the first frame of each video or sequence, at which to begin.
+        end: Seconds from the first frame, before which to end; None reads on to the end.
+        stride: Every so many frames one is looked at.
+        fps: At most so many frames a second are looked at, chosen by time.
         max_frames: At most this many frames of each input.
+        hold: Frames that `stride` or `fps` pass over come as well, marked `held`.
+        allow_truncated: What ends early is an event with a warning, not a failure.
         background: RGB colour shown where a picture is transparent.
 
     Raises:
         InputError: A path does not exist, or there is nothing to read.
+        UsageError: The choice of frames makes no sense.
     """
+    selection = Selection(start, end, stride, fps, max_frames, hold)
+    return _Files(_listed(source), selection, background, allow_truncated=allow_truncated)
+
+
+def _listed(source: str | os.PathLike[str] | Sequence[str | Input]) -> list[Input]:
     if isinstance(source, str | os.PathLike):
-        return _Files(list_inputs([os.fspath(source)]), max_frames, background)
+        return list_inputs([os.fspath(source)])
     if listed := [item for item in source if isinstance(item, Input)]:
         if len(listed) < len(source):
             raise TypeError("open_source takes paths or inputs, not both at once")
-        return _Files(listed, max_frames, background)
-    return _Files(list_inputs([str(item) for item in source]), max_frames, background)
+        return listed
+    return list_inputs([str(item) for item in source])
 
 
 class _Files:
     """Opens each input when its turn comes, closes it before the next."""
 
-    def __init__(self, inputs: Iterable[Input], max_frames: int | None, background: Colour) -> None:
+    def __init__(
+        self,
+        inputs: Iterable[Input],
+        selection: Selection = EVERYTHING,
+        background: Colour = WHITE,
+        *,
+        allow_truncated: bool = False,
+    ) -> None:
         self._inputs = list(inputs)
-        self._max_frames = max_frames
+        self._selection = selection
         self._background = background
+        self._allow_truncated = allow_truncated
 
-    def frames(self) -> Generator[Frame | Failure, None, None]:
+    def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
         for item in self._inputs:
             with closing(self._read(item)) as frames:
                 try:
-                    yield from islice(frames, self._max_frames)
+                    yield from frames
                 except RtDetrV2Error as error:
-                    yield Failure(item.name, error, item.stream)
+                    yield self._ended_by(error, item)
                 except MemoryError:
                     too_large = InputError("too large for this machine's memory")
                     yield Failure(item.name, too_large, item.stream)
 
+    def _ended_by(self, error: RtDetrV2Error, item: Input) -> Failure | SourceEvent:
+        if not (self._allow_truncated and isinstance(error, TruncatedError)):
+            return Failure(item.name, error, item.stream)
+        _log.warning("%s: %s", item.name, error)
+        return SourceEvent(item.name, error.code, str(error), item.stream)
+
     def _read(self, item: Input) -> Generator[Frame, None, None]:
+        place, name, stream = item.location, item.name, item.stream
         if item.kind == "video":
-            return read_video(item.location, item.name, stream=item.stream)
-        read = read_picture if item.kind == "picture" else read_sequence
-        return read(item.location, item.name, stream=item.stream, background=self._background)
+            return read_video(place, name, stream=stream, selection=self._selection)
+        if item.kind == "picture":
+            return read_picture(place, name, stream=stream, background=self._background)
+        pictures = read_sequence(place, name, stream=stream, background=self._background)
+        return select(pictures, self._selection)

@@ -18,6 +18,8 @@ from av.stream import Disposition, Stream
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media.colour import frame_to_rgb
 from rtdetrv2_cli.media.names import is_url, redact
+from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
+from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
 from rtdetrv2_cli.types import Frame, Image, Size, SourceInfo
 
 _log = logging.getLogger(__name__)
@@ -40,23 +42,48 @@ _DAMAGE: Final = (av.FFmpegError, ValueError)
 """What decoding raises; ValueError where PyAV meets a pixel format it does not know."""
 
 
-def read_video(location: str, name: str, *, stream: int = 0) -> Generator[Frame, None, None]:
-    """Every frame of the first video stream, in the order of presentation.
+def read_video(
+    location: str, name: str, *, stream: int = 0, selection: Selection = EVERYTHING
+) -> Generator[Frame, None, None]:
+    """The frames of the first video stream, in the order of presentation.
 
     Pixels are converted at first use. Packets that cannot be decoded are skipped and counted in
-    one warning. Times that the file lacks are filled in from its rate.
+    one warning. Times that the file lacks are filled in from its rate. What comes before the
+    selection's start is decoded only where it must be; indexes count it all the same, a damaged
+    packet that was not decoded as one frame.
 
     Raises:
-        InputError: It cannot be opened, holds no video, or cannot be read further.
-        TruncatedError: It ends before the end that it declares; its frames have been yielded.
+        InputError: It cannot be opened, holds no video, cannot be read further, or has no frame
+            of the selection.
+        TruncatedError: It ends before the end that it declares or that was asked for; its frames
+            have been yielded.
+    """
+    if selection.start and not is_url(location):
+        try:
+            yield from _read(location, name, stream, selection, enters=True)
+        except MissedEntryError as missed:
+            _log.debug("%s: read from its beginning: %s", name, missed)
+        else:
+            return
+    yield from _read(location, name, stream, selection, enters=False)
+
+
+def _read(
+    location: str, name: str, stream: int, selection: Selection, *, enters: bool
+) -> Iterator[Frame]:
+    """The selected frames, decoded from the beginning or from the nearest keyframe.
+
+    Raises:
+        MissedEntryError: There is no such keyframe, or it leads astray; nothing has been yielded.
     """
     with open_container(location) as container:
         video = first_video(container)
         # Frame threads gain nothing on small clips and have been seen to hang beside torchvision.
         video.thread_type = "SLICE"
         reader = _Reader(container, video, location, name, stream)
-        yield from reader.frames()
-        reader.check_end()
+        if enters:
+            reader.begin_at(enter(container, video, demuxed(container, video), selection.start))
+        yield from select(reader.checked(selection.end), selection, origin=reader.origin)
 
 
 @contextmanager
@@ -143,6 +170,20 @@ class _Reader:
     first_dts: int | None = None
     delay: int = 0
     """Units of the time base by which a frame leaves the decoder late; known for AVI only."""
+    entry: Entry | None = None
+    """Where decoding begins; None at the beginning."""
+    origin: Fraction | None = None
+    """Time of the first frame of the video in seconds, once it is known."""
+
+    def begin_at(self, entry: Entry) -> None:
+        """Makes a keyframe, to which the container has gone, the first frame that is read."""
+        self.entry, self.count = entry, entry.index
+        self.origin = entry.origin * self._time_base
+
+    def checked(self, end: float | None) -> Generator[Frame, None, None]:
+        """The frames, and at their end what `check_end` has to say."""
+        yield from self.frames()
+        self.check_end(end)
 
     def frames(self) -> Iterator[Frame]:
         info: SourceInfo | None = None
@@ -153,6 +194,8 @@ class _Reader:
                 upright = Upright.of(decoded)
                 info = self._info(upright.size(decoded))
             pts = self._time(decoded)
+            if self.origin is None:
+                self.origin = pts * self._time_base
             pixels = partial(upright.pixels, decoded)
             kind = (decoded.format.name, decoded.width, decoded.height)
             known, layout = kind == layout, kind
@@ -168,12 +211,15 @@ class _Reader:
             )
             self.count += 1
 
-    def check_end(self) -> None:
+    def check_end(self, end: float | None = None) -> None:
         """Compares what came with what was declared, and tells of damage.
+
+        Args:
+            end: Seconds from the first frame, from which on nothing was asked for.
 
         Raises:
             InputError: There was no frame at all.
-            TruncatedError: The declared end was not reached.
+            TruncatedError: The declared end, or the end that was asked for, was not reached.
         """
         if self.count == 0:
             damaged = f": none of {self.skipped} packets can be decoded" if self.skipped else ""
@@ -181,7 +227,10 @@ class _Reader:
         if self.skipped:
             _log.warning("%s: %d damaged packet(s) skipped", self.name, self.skipped)
         declared = self._declared_end()
-        if declared is not None and self.end < declared - self._tolerance(declared):
+        if declared is None:
+            return
+        needed = declared if end is None else min(declared, end + float(self.origin or 0))
+        if self.end < needed - self._tolerance(declared):
             raise TruncatedError(
                 f"the video ends at {self.end:.2f} of {declared:.2f} seconds, "
                 f"after {self.count} frames"
@@ -228,7 +277,16 @@ class _Reader:
         return pts
 
     def _decoded(self) -> Iterator[av.VideoFrame]:
-        for packet in self._packets():
+        if self.entry is None:
+            yield from self._decoded_from(self._packets())
+        else:
+            packets = from_key(self._packets(), self.entry.key)
+            yield from checked(self._decoded_from(packets), self.entry)
+
+    def _decoded_from(
+        self, packets: "Iterator[av.Packet[av.VideoStream]]"
+    ) -> Iterator[av.VideoFrame]:
+        for packet in packets:
             try:
                 frames = packet.decode()
             except _DAMAGE:

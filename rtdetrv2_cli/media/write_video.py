@@ -70,8 +70,9 @@ class VideoWriter:
 
     Frames keep their times exactly, in MP4 and MOV in the source's own time base (Matroska and
     WebM know milliseconds). Where a source begins before zero, which no container can say,
-    everything is moved by the same amount. An odd row or column is replicated once. A frame of
-    another size than the first is fitted to it.
+    everything is moved by the same amount. Where the first frame is not the first of its source,
+    it is moved to zero, and sound from before it is left out. An odd row or column is replicated
+    once. A frame of another size than the first is fitted to it.
 
     Args:
         path: The file; its suffix says which container.
@@ -90,9 +91,11 @@ class VideoWriter:
         self._time_base = first.time_base or 1 / _DEFAULT_RATE
         self._rate = _sane_rate(first.source.fps)
         self._interval = max(1, round(1 / (self._rate * self._time_base)))
-        self._shift = max(0, -(first.pts or 0))
+        self._begins_later = first.index > 0 and first.pts is not None
+        self._shift = -(first.pts or 0) if self._begins_later else max(0, -(first.pts or 0))
         self._last_pts = -1
         self._end = 0.0
+        self._cut = False
         self._warned: set[str] = set()
         self._way: SoundWay = "left out"
         self._refusal = ""
@@ -139,6 +142,7 @@ class VideoWriter:
         # Without one, containers end with the beginning of the last frame, and players drop it.
         planes.duration = frame.duration or self._interval
         self._end = frame.seconds + float(planes.duration * self._time_base)
+        self._cut = frame.cut
         with refused(self._file.path):
             self._encode(planes)
 
@@ -149,7 +153,7 @@ class VideoWriter:
                 self._flushed = True
                 self._encode(None)
                 if self._sound is not None:
-                    self._sound.finish(self._end)
+                    self._sound.finish(self._end, cut=self._cut)
             self._close()
         self._file.commit()
 
@@ -196,6 +200,7 @@ class VideoWriter:
                 self._output,
                 copy=way == "copied",
                 shift=self._shift * self._time_base,
+                start=self._first.seconds if self._begins_later else None,
             )
         self._output.start_encoding()
 

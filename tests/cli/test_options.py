@@ -1,5 +1,8 @@
 from typing import get_args
 
+import pytest
+from typer import BadParameter
+
 from rtdetrv2_cli.cli import options
 from rtdetrv2_cli.infer.engine import DTYPES, ENGINES
 from rtdetrv2_cli.media import draw, encoders
@@ -25,3 +28,37 @@ def test_help_of_detect_shows_every_option_once_in_a_panel(cli):
     assert "--max_det" not in shown.out
     assert "(the model's own)" in shown.out
     assert "rtdetrv2 detect clip.mp4 -o out.mp4" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *(("0", 0), ("12.5", 12.5), (".5", 0.5), ("7.", 7), ("90", 90), ("1:30", 90)),
+        *(("0:01.25", 1.25), ("90:00", 5400), ("01:02:03.5", 3723.5), ("100:00:00", 360000)),
+    ],
+)
+def test_times_are_read(text, seconds):
+    assert options.parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-1",
+        "+1",
+        "1e3",
+        "nan",
+        "1:",
+        ":30",
+        "1:60",
+        "1:60:00",
+        "1:2:3:4",
+        "1.5:00",
+        "1:-5",
+        "x",
+    ],
+)
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(BadParameter, match="is not a time"):
+        options.parse_time(text)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 from rtdetrv2_cli.errors import InputError, UsageError
 from rtdetrv2_cli.infer.detector import Detector, detect
 from rtdetrv2_cli.infer.engine import Prediction
-from rtdetrv2_cli.types import Detections, Failure, Frame, Result, Size, SourceInfo
+from rtdetrv2_cli.types import Detections, Failure, Frame, Result, Size, SourceEvent, SourceInfo
 
 LABELS = ("person", "car", "dog")
 
@@ -186,6 +187,14 @@ def test_a_stream_hands_failures_over_and_goes_on():
     results = list(Detector(FakeEngine()).stream(source, on_failure=failures.append))
     assert [result.frame.source.name for result in results] == ["a", "b"]
     assert [failure.name for failure in failures] == ["x", "y"]
+
+
+def test_a_stream_leaves_out_held_frames_and_events():
+    engine, event = FakeEngine(), SourceEvent("v.mp4", "truncated", "ends early")
+    frames = [replace(frame("v.mp4", i), held=i % 2 > 0) for i in range(6)]
+    results = list(Detector(engine, batch=4).stream(FakeSource(*frames, event, frame("w.mp4"))))
+    assert [result.frame.index for result in results] == [0, 2, 4, 0]
+    assert sum(shape[0] for shape in engine.shapes) == 4
 
 
 def test_closing_a_stream_closes_its_source():

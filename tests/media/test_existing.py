@@ -9,13 +9,16 @@ RUN = {"type": "run", "schema": 1}
 A = {"type": "frame", "source": "a.png", "frame": 0}
 B = {"type": "frame", "source": "b.png", "frame": 0}
 BAD = {"type": "error", "source": "c.png", "code": "decode_failed"}
+SHORT = {"type": "event", "source": "b.png", "event": "truncated"}
 SUMMARY = {"type": "summary", "ok": 2}
 
 
 @pytest.fixture
 def jsonl(tmp_path):
     path = tmp_path / "x.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in (RUN, A, B, BAD, SUMMARY)))
+    path.write_text(
+        "".join(json.dumps(record) + "\n" for record in (RUN, A, B, BAD, SHORT, SUMMARY))
+    )
     return path
 
 
@@ -25,8 +28,9 @@ def document(tmp_path):
         return [{k: v for k, v in record.items() if k != "type"} for record in records]
 
     path = tmp_path / "x.json"
-    content = {"run": {"schema": 1}, "frames": without_type(A, B), "errors": without_type(BAD)}
-    path.write_text(json.dumps(content))
+    content = {"frames": (A, B), "errors": (BAD,), "events": (SHORT,)}
+    lists = {key: without_type(*value) for key, value in content.items()}
+    path.write_text(json.dumps({"run": {"schema": 1}} | lists))
     return path
 
 
@@ -38,12 +42,13 @@ def table(tmp_path):
 
 
 def test_lines_are_kept_in_order(jsonl):
-    assert list(kept_records(jsonl)) == [RUN, A, B, BAD, SUMMARY]
-    assert list(kept_records(jsonl, {"a.png", "c.png"})) == [RUN, B, SUMMARY]
+    assert list(kept_records(jsonl)) == [RUN, A, B, BAD, SHORT, SUMMARY]
+    assert list(kept_records(jsonl, {"a.png", "c.png"})) == [RUN, B, SHORT, SUMMARY]
+    assert list(kept_records(jsonl, {"b.png"})) == [RUN, A, BAD, SUMMARY]
 
 
 def test_a_document_is_kept_as_its_records(document):
-    assert list(kept_records(document)) == [A, B, BAD]
+    assert list(kept_records(document)) == [A, B, BAD, SHORT]
     assert list(kept_records(document, {"b.png"})) == [A, BAD]
 
 

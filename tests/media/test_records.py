@@ -8,7 +8,16 @@ import pytest
 
 from rtdetrv2_cli.errors import InputError, OutputError, TruncatedError
 from rtdetrv2_cli.media.records import CSV_COLUMNS, CsvSink, JsonlSink, JsonSink
-from rtdetrv2_cli.types import Detections, Failure, Frame, Result, RunSummary, Size, SourceInfo
+from rtdetrv2_cli.types import (
+    Detections,
+    Failure,
+    Frame,
+    Result,
+    RunSummary,
+    Size,
+    SourceEvent,
+    SourceInfo,
+)
 
 LABELS = ("person", "car")
 HEADER = {
@@ -30,11 +39,13 @@ def one(box=(10.5, 20, 110.204, 220.896), score=0.91204, class_id=0, **more) -> 
     )
 
 
-def jsonl(items, header=HEADER, summary=None, **options) -> list[dict]:
+def jsonl(items, events=(), header=HEADER, summary=None, **options) -> list[dict]:
     file = io.StringIO()
     with JsonlSink(file, LABELS, header=header, summary=summary or RunSummary(), **options) as sink:
         for item in items:
             sink.write(item)
+        for event in events:
+            sink.note(event)
     return [json.loads(line) for line in file.getvalue().splitlines()]
 
 
@@ -171,22 +182,27 @@ def test_writing_after_closing_is_refused(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_the_document_holds_the_same_as_the_lines(count, tmp_path):
     failure = Failure("bad.jpg", InputError("truncated file"))
+    event = SourceEvent("short.mkv", "truncated", "the video ends early", 3)
     items = [result(one(), seconds=i / 7) for i in range(count)] + [failure] * count
     summary = RunSummary(frames=count)
     with JsonSink(tmp_path / "a.json", LABELS, header=HEADER, summary=summary) as sink:
         for item in items:
             sink.write(item)
+        for _ in range(count):
+            sink.note(event)
     document = json.loads((tmp_path / "a.json").read_text("utf-8"))
-    lines = jsonl(items, summary=summary)
+    lines = jsonl(items, [event] * count, summary=summary)
 
     def of_type(kind: str) -> list[dict]:
         chosen = [line for line in lines if line["type"] == kind]
         return [{key: line[key] for key in line if key != "type"} for line in chosen]
 
-    assert list(document) == ["run", "frames", "errors", "summary"]
+    assert list(document) == ["run", "frames", "errors", "events", "summary"]
     assert [document["run"]] == of_type("run")
     assert document["frames"] == of_type("frame")
     assert document["errors"] == of_type("error")
+    assert document["events"] == of_type("event")
+    assert len(document["events"]) == count
     assert [document["summary"]] == of_type("summary")
 
 

@@ -28,11 +28,11 @@ def unchanged(image, detections):
     return image
 
 
-def convert(source: Path, target: Path, *, max_frames=None, **options) -> Path:
+def convert(source: Path, target: Path, *, max_frames=None, choice=None, **options) -> Path:
     """Sends a file through source and sink with nothing drawn."""
     paths = {source.name: target}
     with MediaSink(paths, unchanged, EncodeOptions(**options)) as sink:
-        for item in open_source(source, max_frames=max_frames).frames():
+        for item in open_source(source, max_frames=max_frames, **choice or {}).frames():
             sink.write(item if isinstance(item, Failure) else Result(item, Detections.empty()))
     return target
 
@@ -315,6 +315,58 @@ def test_sound_ends_where_the_pictures_were_stopped(name, make_clip, out):
     target = convert(source, out / "a.mkv", max_frames=25)
     assert len(times(target)) == 25
     assert end_of_sound(target) - times(target)[0] == pytest.approx(1, abs=0.2)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "b.ts", "c.mov"])
+@pytest.mark.parametrize(("start", "end"), [(1.0, 2.6), (0, 1.52), (2.2, None), (3.48, 3.8)])
+def test_sound_is_cut_to_the_pictures_and_stays_beside_them(
+    name, start, end, make_clip, out, frame_index
+):
+    source = make_clip(name, 100, sound="aac", sound_seconds=6, options={"g": "30", "crf": "4"})
+    target = convert(source, out / "a.mp4", choice={"start": start, "end": end})
+    origin = packet_times(source)[0]
+    first, last = round(start * 25), round((end or 4) * 25)
+    begin = origin + Fraction(first, 25)
+    frames = list(read_video(str(target), "a"))
+    assert [frame_index(frame.image) for frame in frames] == [i % 40 for i in range(first, last)]
+    shift = begin if first else 0
+    assert times(target) == pytest.approx([t - shift for t in packet_times(source)[first:last]])
+    # every packet of the span, unchanged, as far from the pictures as before
+    before = timed_sound(source, header=7 if name == "b.ts" else 0)  # ADTS
+    after = timed_sound(target)
+    over = begin + (Fraction(last - first, 25) if end else 100)
+    kept = [(time, digest) for time, digest in before if (begin if first else -9) <= time < over]
+    assert [digest for _, digest in after] == [digest for _, digest in kept]
+    assert len(kept) > 10
+    moved = [float(time - shift) for time, _ in kept]
+    assert [float(time) for time, _ in after] == pytest.approx(moved, abs=0.0011)
+
+
+def timed_sound(path: Path, header: int = 0) -> list[tuple[Fraction, bytes]]:
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(container.streams.audio[0]) if p.size]
+        return [(p.pts * p.time_base, hashlib.md5(bytes(p)[header:]).digest()) for p in packets]
+
+
+def test_sound_that_is_encoded_anew_is_cut_too(make_clip, out):
+    source = make_clip("a.wmv", 100, codec="wmv2", sound="wmav2")
+    target = convert(source, out / "a.mp4", choice={"start": 1, "end": 2})
+    assert times(target)[0] == 0
+    with av.open(str(target)) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert samples / 48000 == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("choice", [{"stride": 7}, {"fps": 3}])
+def test_fewer_frames_last_as_long(choice, make_clip, out):
+    source = make_clip(frames=50, sound="aac")
+    target = convert(source, out / "a.mp4", choice=choice)
+    assert len(times(target)) < 10
+    assert sound_of(target) == sound_of(source)
+    with av.open(str(target)) as container:
+        stream = container.streams.video[0]
+        assert stream.duration * stream.time_base == 2
 
 
 def test_sound_that_the_container_refuses_is_encoded_anew_with_one_warning(make_clip, out, caplog):
