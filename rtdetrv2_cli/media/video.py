@@ -317,7 +317,9 @@ class _Reader:
         own = declared_end(self.container, self.video)
         if own is not None or self.container.duration is None:
             return own
-        return ((self.container.start_time or 0) + self.container.duration) / av.time_base
+        # FLV tells when it ends, and FFmpeg takes that for a duration
+        start = 0 if self.container.format.name == "flv" else self.container.start_time or 0
+        return (start + self.container.duration) / av.time_base
 
     def _tolerance(self, declared: float) -> float:
         """Two frames, for rounding; of long videos up to a second, for careless muxers."""

@@ -252,6 +252,13 @@ def test_damaged_packets_are_skipped_and_counted_in_one_warning(make_clip, caplo
     ]
 
 
+def test_an_flv_that_begins_later_than_zero_is_whole(make_clip):
+    """Its first B-frames are shown after 80 ms; it declares its end, not its length."""
+    frames = read(make_clip("a.flv", 16))
+    assert len(frames) == 16
+    assert frames[0].seconds == pytest.approx(0.08)
+
+
 def test_flipped_bytes_never_raise_anything_else(make_clip):
     path = make_clip("a.mkv", 20, sound="aac")
     whole = np.frombuffer(path.read_bytes(), np.uint8)
