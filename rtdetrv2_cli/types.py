@@ -57,6 +57,8 @@ class Frame:
     """Presentation time, from `pts`."""
     duration: int | None = None
     """How long it is shown, in units of `time_base`; None where it is not known."""
+    converted_from: str | None = None
+    """`pq`, `hlg` or `bt2020` where the picture has been converted to BT.709 SDR."""
 
     def __post_init__(self) -> None:
         if self.index < 0:

@@ -25,6 +25,7 @@ class Origin:
     def __init__(self, first: Frame) -> None:
         self._opened = ExitStack()
         self._size = first.size
+        self._is_converted = first.converted_from is not None
         self.container: InputContainer | None = None
         self.video: av.VideoStream | None = None
         if first.source.live or first.time_base is None:
@@ -49,6 +50,9 @@ class Origin:
 
     @property
     def colours(self) -> Colours:
+        """Those of the pictures to be written, which are the source's unless it was converted."""
+        if self._is_converted:
+            return Colours.sdr()
         height = self._size.height
         return Colours.guessed(height) if self.video is None else Colours.of(self.video, height)
 

@@ -18,6 +18,7 @@ from av.stream import Disposition, Stream
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media.colour import frame_to_rgb
 from rtdetrv2_cli.media.names import is_url, redact
+from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.types import Frame, Image, Size, SourceInfo
 
 _log = logging.getLogger(__name__)
@@ -165,6 +166,7 @@ class _Reader:
                 self.video.time_base,
                 float(pts * self._time_base),
                 decoded.duration or None,
+                None if (light := Light.of(decoded)) is None else light.kind,
             )
             self.count += 1
 

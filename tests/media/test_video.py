@@ -9,6 +9,7 @@ import pytest
 
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media import video
+from rtdetrv2_cli.media.colour import _SWSCALE
 from rtdetrv2_cli.media.video import read_video
 from rtdetrv2_cli.types import Frame, Size
 
@@ -135,6 +136,7 @@ def make_planes(make_clip, levels, matrix, colour_range, *, height=48, name="pla
     def tag(stream):
         stream.codec_context.colorspace = matrix
         stream.codec_context.color_range = colour_range
+        stream.codec_context.color_primaries = 1
 
     path = make_clip(name, 1, height=height)
     with av.open(str(path), "w") as container:
@@ -147,6 +149,54 @@ def make_planes(make_clip, levels, matrix, colour_range, *, height=48, name="pla
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@pytest.mark.parametrize("full_range", [True, False])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "gray"])
+@pytest.mark.parametrize("matrix", [1, 6, 9])
+def test_colour_bars_come_back(matrix, pix_fmt, full_range, make_clip):
+    bars = np.array([(191 * (i & 2) // 2, 191 * (i & 4) // 4, 191 * (i & 1)) for i in range(8)])
+    if pix_fmt == "gray":
+        bars = np.repeat(np.arange(8)[:, None] * 30 + 10, 3, 1)
+    # FFmpeg writes grey in full range, whatever is asked for.
+    coded = bars if full_range or pix_fmt != "gray" else bars * 219 / 255 + 16
+    picture = np.repeat(np.broadcast_to(coded, (48, 8, 3)), 16, 1).astype(np.uint8)
+    path = encode_tagged(make_clip, picture, matrix, pix_fmt, 2 if full_range else 1)
+    shown = read(path)[0].image[24, 8::16].astype(int)
+    assert np.abs(shown - bars).max() <= 4
+
+
+def encode_tagged(make_clip, picture, matrix, pix_fmt, colour_range):
+    """A clip of one frame, converted with the matrix and range that its tags say."""
+    path = make_clip("tagged.mp4", 1)
+    height, width = picture.shape[:2]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_range = matrix, 1, colour_range
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+            format=pix_fmt, dst_colorspace=_SWSCALE[matrix], dst_color_range=colour_range
+        )
+        frame.colorspace, frame.color_range, frame.pts = matrix, colour_range, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return path
+
+
+@pytest.mark.parametrize("tff", ["0", "1"])
+def test_interlaced_frames_come_as_they_were_decoded(tff, make_clip):
+    """Both fields in one picture: even rows of one colour, odd rows of another."""
+
+    def picture(index, height, width):
+        image = np.full((height, width, 3), (180, 60, 40), np.uint8)
+        image[1::2] = (180, 60 + 40, 40 + 60)
+        return image
+
+    options = {"x264-params": f"tff={tff}:bff={1 - int(tff)}", "qp": "0"}
+    frames = read(make_clip(frames=6, pix_fmt="yuv422p", picture=picture, options=options))
+    assert [frame.index for frame in frames] == list(range(6))
+    for frame in frames:
+        assert np.abs(frame.image.astype(int) - picture(0, 48, 64)).max() <= 4
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv422p", "yuv444p", "gray", "yuv420p"])
