@@ -1,4 +1,4 @@
-"""An annotated video through PyAV: every frame at its own time, the sound beside it."""
+"""An annotated video through PyAV: every frame at its own time, sound and subtitles beside it."""
 
 import logging
 from contextlib import suppress
@@ -13,12 +13,14 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 
 from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.chapters import copy_chapters
 from rtdetrv2_cli.media.colour import LIMITED_RANGE, rgb_to_yuv420
 from rtdetrv2_cli.media.encoders import pick_encoder
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.sound import Sound
+from rtdetrv2_cli.media.subtitles import Subtitles
 from rtdetrv2_cli.media.video import reason
 from rtdetrv2_cli.types import Frame, Image
 
@@ -79,7 +81,7 @@ class VideoWriter:
             raise
 
     def write(self, frame: Frame, image: Image) -> None:
-        """Encodes one frame, and writes the sound up to it."""
+        """Encodes one frame, and writes sound and subtitles up to it."""
         planes = rgb_to_yuv420(self._fitted(frame, image), self._colours)
         planes.pts = self._time(frame)
         planes.time_base = self._time_base
@@ -90,13 +92,13 @@ class VideoWriter:
             self._encode(planes)
 
     def finish(self) -> None:
-        """Writes what the encoder holds back and the rest of the sound, and names the file."""
+        """Writes what the encoder holds back and the rest of the others, and names the file."""
         with refused(self._file.path):
             if not self._flushed:
                 self._flushed = True
                 self._encode(None)
-                if self._sound is not None:
-                    self._sound.finish(self._end)
+                for streams in self._beside:
+                    streams.finish(self._end)
             self._close()
         self._file.commit()
 
@@ -136,17 +138,29 @@ class VideoWriter:
         )
         self._output.metadata.update(self._origin.metadata)
         self._video = self._add_video(self._output)
-        self._sound: Sound | None = None
-        source, pictures = self._origin.container, self._origin.video
-        if way != "left out" and source is not None and pictures is not None:
-            self._sound = Sound(
-                source,
-                pictures,
-                self._output,
-                copy=way == "copied",
-                shift=self._shift * self._time_base,
-            )
+        self._beside = self._add_others(self._output, way)
         self._output.start_encoding()
+
+    def _add_others(self, output: OutputContainer, way: _SoundWay) -> "list[Sound | Subtitles]":
+        source, pictures = self._origin.container, self._origin.video
+        if source is None or pictures is None:
+            return []
+        beside: list[Sound | Subtitles] = []
+        shift = self._shift * self._time_base
+        copy_chapters(source, output, shift)
+        if way != "left out":
+            beside.append(Sound(source, pictures, output, copy=way == "copied", shift=shift))
+        if (again := self._origin.opened_for_subtitles()) is not None:
+            subtitles = Subtitles(*again, output, shift=shift)
+            beside.append(subtitles)
+            self._tell_of("encoded anew", subtitles.encoded)
+            self._tell_of("left out", subtitles.left_out)
+        return beside
+
+    def _tell_of(self, way: str, codecs: list[str]) -> None:
+        if codecs:
+            told = ", ".join(codecs)
+            self._warn(f"subtitles are {way}, because {self._format} does not take them: {told}")
 
     def _muxing(self) -> dict[str, str]:
         if self._format not in ("mp4", "mov"):
@@ -196,8 +210,8 @@ class VideoWriter:
     def _encode(self, planes: av.VideoFrame | None) -> None:
         assert self._output is not None
         for packet in self._video.encode(planes):
-            if self._sound is not None and packet.dts is not None:
-                self._sound.advance(float((packet.dts - self._shift) * self._time_base))
+            for streams in self._beside if packet.dts is not None else ():
+                streams.advance(float(((packet.dts or 0) - self._shift) * self._time_base))
             self._output.mux_one(packet)
 
     def _time(self, frame: Frame) -> int:
