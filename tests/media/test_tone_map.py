@@ -92,7 +92,7 @@ COLOURS = {
 }
 
 
-def encode(path, levels, *, transfer, primaries=BT2020, matrix=BT2020, pix_fmt="yuv420p10le"):
+def encode(path, levels, *, transfer, primaries=BT2020, matrix=BT2020, mastered=""):
     """A clip of two flat frames whose planes hold R'G'B' `levels`, rounded once."""
     kr, kb = {BT709: (0.2126, 0.0722), BT2020: (0.2627, 0.0593)}[BT709 if matrix == 1 else BT2020]
     red, green, blue = levels
@@ -100,13 +100,13 @@ def encode(path, levels, *, transfer, primaries=BT2020, matrix=BT2020, pix_fmt="
     values = (luma, (blue - luma) / (2 - 2 * kb), (red - luma) / (2 - 2 * kr))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx265", rate=25)
-        stream.options = {"x265-params": "log-level=error:lossless=1"}
-        stream.height, stream.width, stream.pix_fmt = 64, 96, pix_fmt
+        stream.options = {"x265-params": "log-level=error:lossless=1" + mastered}
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p10le"
         context = stream.codec_context
         context.colorspace, context.color_primaries, context.color_trc = matrix, primaries, transfer
         context.color_range = 1
         for index in range(2):
-            frame = av.VideoFrame(96, 64, pix_fmt)
+            frame = av.VideoFrame(96, 64, "yuv420p10le")
             for place, (plane, value) in enumerate(zip(frame.planes, values, strict=True)):
                 code = round(876 * value + 64 if place == 0 else 896 * value + 512)
                 plane.update(np.full(plane.buffer_size // 2, code, "<u2").tobytes())
@@ -222,28 +222,11 @@ def test_the_peak_of_the_mastering_display_is_used(tmp_path):
     levels = [level_of(light, PQ) for light in (900, 900, 900)]
     told = {}
     for peak in (1000, 4000):
-        encode_mastered(path, levels, peak)
+        display = f"G(8500,39850)B(6550,2300)R(35400,14600)WP(15635,16450)L({peak * 10000},1)"
+        encode(path, levels, transfer=PQ, mastered=f":hdr10=1:master-display={display}")
         told[peak] = float(first(path).image.mean())
         assert told[peak] == pytest.approx(reference(levels, PQ, peak)[0], abs=2)
     assert told[1000] > told[4000] + 5
-
-
-def encode_mastered(path, levels, peak):
-    display = f"G(8500,39850)B(6550,2300)R(35400,14600)WP(15635,16450)L({peak * 10000},1)"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx265", rate=25)
-        stream.options = {
-            "x265-params": f"log-level=error:lossless=1:hdr10=1:master-display={display}"
-        }
-        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p10le"
-        context = stream.codec_context
-        context.colorspace, context.color_primaries, context.color_trc = BT2020, BT2020, PQ
-        frame = av.VideoFrame(96, 64, "yuv420p10le")
-        for plane, code in zip(frame.planes, (64 + 876 * levels[0], 512, 512), strict=True):
-            plane.update(np.full(plane.buffer_size // 2, round(code), "<u2").tobytes())
-        frame.colorspace, frame.color_primaries, frame.color_trc = BT2020, BT2020, PQ
-        frame.pts, frame.time_base = 0, Fraction(1, 25)
-        container.mux([*stream.encode(frame), *stream.encode(None)])
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG, 14])
