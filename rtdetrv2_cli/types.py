@@ -61,6 +61,8 @@ class Frame:
     """Nothing is looked for in it: it is drawn with what was found in the frame before it."""
     cut: bool = False
     """The last of its source that was asked for, though the source goes on."""
+    converted_from: str | None = None
+    """`pq`, `hlg` or `bt2020` where the picture has been converted to BT.709 SDR."""
 
     def __post_init__(self) -> None:
         if self.index < 0:

@@ -194,10 +194,8 @@ def _colour_notes(facts: VideoFacts, layout: Layout) -> list[str]:
         notes.append(f"{facts.bit_depth} bit become {depth} bit")
     if facts.full_range and not layout.full_range:
         notes.append("full range becomes limited range")
-    if facts.tags.transfer in _HDR:
-        kept = layout.colours.transfer == facts.tags.transfer
-        name = _HDR[facts.tags.transfer]
-        notes.append(f"{name} stays as it is, tagged so" if kept else f"{name} becomes SDR")
+    if facts.tags.transfer in _HDR and layout.colours.transfer not in _HDR:
+        notes.append(f"{_HDR[facts.tags.transfer]} is tone-mapped to SDR")
     return notes
 
 
@@ -217,8 +215,9 @@ def _track_notes(facts: VideoFacts, layout: Layout) -> list[str]:
     notes = []
     if facts.video_tracks > 1:
         notes.append(f"only the first of {facts.video_tracks} video tracks is read")
-    if (lost := len(facts.subtitles) - layout.subtitles) > 0:
-        notes.append(f"{_count(lost, 'subtitle track')} left out")
+    notes += layout.notes
+    if unknown := sum(track.codec is None for track in facts.subtitles):
+        notes.append(f"{_count(unknown, 'subtitle track')} of unknown codec left out")
     if (lost := facts.chapters - layout.chapters) > 0:
         notes.append(f"{_count(lost, 'chapter')} left out")
     return notes

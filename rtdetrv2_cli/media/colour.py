@@ -7,6 +7,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from rtdetrv2_cli.media.tone_map import Light, to_sdr
 from rtdetrv2_cli.types import Image
 
 # Values of ITU-T H.273, which FFmpeg, the containers and the codecs share.
@@ -48,6 +49,11 @@ class Colours:
         )
 
     @classmethod
+    def sdr(cls) -> Self:
+        """BT.709 throughout."""
+        return cls(_BT709, _BT709, _BT709)
+
+    @classmethod
     def guessed(cls, height: int) -> Self:
         """For a video made from pictures, which carry no such numbers."""
         return cls(_guess(height), _guess(height), _guess(height))
@@ -58,13 +64,29 @@ def _guess(height: int) -> int:
 
 
 def frame_to_rgb(frame: av.VideoFrame) -> Image:
-    """Decoded planes as uint8 RGB [height, width, 3]; matrix and range as the frame says."""
+    """Decoded planes as uint8 RGB [height, width, 3]; matrix and range as the frame says.
+
+    HDR and BT.2020 become BT.709 SDR, from planes of 16 bit.
+    """
+    light = Light.of(frame)
     source = None
-    if frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb:
+    if frame.colorspace not in _SWSCALE and light is not None:
+        source = Colorspace.BT2020
+    elif frame.colorspace == _UNSPECIFIED:
         source = _SWSCALE[_guess(frame.height)]
+    if frame.format.is_rgb:
+        source = None
     # One thread: the conversion already runs beside decoding and inference.
+    if light is not None:
+        deep = frame.reformat(format="gbrp16le", src_colorspace=source, threads=1)
+        return to_sdr(deep, light, limited=_is_limited(frame))
     rgb = frame.reformat(format="rgb24", src_colorspace=source, threads=1)
     return rgb.to_ndarray()  # type: ignore[return-value]  # uint8, because of rgb24
+
+
+def _is_limited(frame: av.VideoFrame) -> bool:
+    full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
+    return not (full or frame.format.is_rgb)
 
 
 def rgb_to_yuv420(image: Image, colours: Colours) -> av.VideoFrame:

@@ -1,4 +1,4 @@
-"""What a video's file says besides its frames: colours, pixel aspect, metadata, sound."""
+"""What a video's file holds besides its frames: colours, metadata, sound, subtitles."""
 
 from contextlib import ExitStack
 from fractions import Fraction
@@ -10,6 +10,7 @@ from av.container import InputContainer
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.colour import Colours
 from rtdetrv2_cli.media.sound import known_tracks
+from rtdetrv2_cli.media.subtitles import subtitle_tracks
 from rtdetrv2_cli.media.video import first_video, open_container
 from rtdetrv2_cli.types import Frame
 
@@ -25,6 +26,8 @@ class Origin:
     def __init__(self, first: Frame) -> None:
         self._opened = ExitStack()
         self._size = first.size
+        self._location = first.source.location
+        self._is_converted = first.converted_from is not None
         self.container: InputContainer | None = None
         self.video: av.VideoStream | None = None
         if first.source.live or first.time_base is None:
@@ -39,6 +42,16 @@ class Origin:
     def has_sound(self) -> bool:
         return self.container is not None and bool(known_tracks(self.container))
 
+    def opened_for_subtitles(self) -> tuple[InputContainer, av.VideoStream] | None:
+        """The file opened once more, from its beginning, until `close`; None without subtitles."""
+        if self.container is None or not subtitle_tracks(self.container):
+            return None
+        try:
+            again = self._opened.enter_context(open_container(self._location))
+            return again, first_video(again)
+        except InputError:
+            return None
+
     @property
     def metadata(self) -> dict[str, str]:
         """Title, date and the like."""
@@ -49,6 +62,9 @@ class Origin:
 
     @property
     def colours(self) -> Colours:
+        """Those of the pictures to be written, which are the source's unless it was converted."""
+        if self._is_converted:
+            return Colours.sdr()
         height = self._size.height
         return Colours.guessed(height) if self.video is None else Colours.of(self.video, height)
 

@@ -189,6 +189,7 @@ def _run(header: Mapping[str, object]) -> Record:
 
 def _frame(item: Result, labels: Sequence[str]) -> Record:
     frame = item.frame
+    converted = {"converted_from": frame.converted_from} if frame.converted_from else {}
     return {
         "source": frame.source.name,
         "stream": frame.source.stream,
@@ -197,6 +198,7 @@ def _frame(item: Result, labels: Sequence[str]) -> Record:
         "time": _seconds(item),
         "width": frame.size.width,
         "height": frame.size.height,
+        **converted,
         "detections": _detections(item, labels),
     }
 

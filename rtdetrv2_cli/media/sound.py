@@ -109,6 +109,7 @@ class Sound:
             # Some decoders say how many channels there are, but not which.
             added.layout = _LAYOUT.get(stream.layout.nb_channels, stream.layout.name)
         added.metadata.update(stream.metadata)
+        added.disposition = stream.disposition
         return added
 
     def _demuxed(

@@ -20,6 +20,7 @@ from rtdetrv2_cli.media.colour import frame_to_rgb
 from rtdetrv2_cli.media.names import is_url, redact
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
 from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
+from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.types import Frame, Image, Size, SourceInfo
 
 _log = logging.getLogger(__name__)
@@ -196,20 +197,42 @@ class _Reader:
             pts = self._time(decoded)
             if self.origin is None:
                 self.origin = pts * self._time_base
-            pixels = partial(upright.pixels, decoded)
-            kind = (decoded.format.name, decoded.width, decoded.height)
-            known, layout = kind == layout, kind
+            pixels: Image | Callable[[], Image] = partial(upright.pixels, decoded)
+            if (kind := _kind(decoded)) != layout:
+                if (first := self._converted(partial(upright.pixels, decoded))) is None:
+                    continue
+                pixels, layout = first, kind
+            light = Light.of(decoded)
             yield Frame(
                 info,
                 upright.size(decoded),
                 self.count,
-                pixels if known else _convertible(pixels),
+                pixels,
                 pts,
                 self.video.time_base,
                 float(pts * self._time_base),
                 decoded.duration or None,
+                converted_from=None if light is None else light.kind,
             )
             self.count += 1
+
+    def _converted(self, pixels: Callable[[], Image]) -> Image | None:
+        """The first frame of its kind, converted at once: damage can tag frames as no other is.
+
+        Returns:
+            None if swscale does not know what it is; it is counted as skipped.
+
+        Raises:
+            InputError: It is the very first one.
+        """
+        try:
+            return pixels()
+        except _DAMAGE as error:
+            if self.count == 0:
+                told = f"its pixels cannot be converted to RGB: {reason(error)}"
+                raise InputError(told) from error
+        self.skipped += 1
+        return None
 
     def check_end(self, end: float | None = None) -> None:
         """Compares what came with what was declared, and tells of damage.
@@ -374,16 +397,10 @@ class Upright:
         return image
 
 
-def _convertible(pixels: Callable[[], Image]) -> Image:
-    """The first frame of its kind is converted at once, so that a format that cannot be fails here.
-
-    Raises:
-        InputError: swscale does not know the pixel format.
-    """
-    try:
-        return pixels()
-    except _DAMAGE as error:
-        raise InputError(f"its pixels cannot be converted to RGB: {reason(error)}") from error
+def _kind(frame: av.VideoFrame) -> tuple[object, ...]:
+    """What decides whether and how a frame's pixels can be converted."""
+    colours = (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc)
+    return (frame.format.name, frame.width, frame.height, *colours)
 
 
 def first_video(container: InputContainer) -> av.VideoStream:

@@ -1,4 +1,4 @@
-"""An annotated video through PyAV: every frame at its own time, the sound beside it."""
+"""An annotated video through PyAV: every frame at its own time, sound and subtitles beside it."""
 
 import logging
 from contextlib import suppress
@@ -14,12 +14,14 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 
 from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.chapters import copy_chapters
 from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
 from rtdetrv2_cli.media.encoders import pick_encoder
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.sound import Sound
+from rtdetrv2_cli.media.subtitles import Subtitles
 from rtdetrv2_cli.media.video import reason
 from rtdetrv2_cli.types import Frame, Image, Size
 
@@ -58,8 +60,8 @@ class Layout:
     """One for each audio track."""
     refusal: str
     """Why the sound is not copied; empty where nothing was refused."""
-    subtitles: int
-    """Tracks."""
+    notes: tuple[str, ...]
+    """What is said of subtitles that cannot be copied."""
     chapters: int
     shift_seconds: float
     """By how much everything is moved, because the source begins before zero."""
@@ -96,6 +98,8 @@ class VideoWriter:
         self._last_pts = -1
         self._end = 0.0
         self._cut = False
+        self._notes: list[str] = []
+        """What is said of its subtitles once it is really written."""
         self._warned: set[str] = set()
         self._way: SoundWay = "left out"
         self._refusal = ""
@@ -127,15 +131,17 @@ class VideoWriter:
             sound=self._way,
             sound_codecs=tuple(s.codec_context.codec.canonical_name for s in streams.audio),
             refusal=self._refusal,
-            subtitles=len(streams.subtitles),
+            notes=tuple(self._notes),
             chapters=len(self._output.chapters()),
             shift_seconds=float(self._shift * self._time_base),
         )
 
     def write(self, frame: Frame, image: Image) -> None:
-        """Encodes one frame, and writes the sound up to it."""
+        """Encodes one frame, and writes sound and subtitles up to it."""
         if self._refusal:
             self._warn(f"the sound is {self._way}, because of {self._format}: {self._refusal}")
+        for note in self._notes:
+            self._warn(note)
         planes = rgb_to_yuv420(self._fitted(frame, image), self._colours)
         planes.pts = self._time(frame)
         planes.time_base = self._time_base
@@ -147,13 +153,13 @@ class VideoWriter:
             self._encode(planes)
 
     def finish(self) -> None:
-        """Writes what the encoder holds back and the rest of the sound, and names the file."""
+        """Writes what the encoder holds back and the rest of the others, and names the file."""
         with refused(self._file.path):
             if not self._flushed:
                 self._flushed = True
                 self._encode(None)
-                if self._sound is not None:
-                    self._sound.finish(self._end, cut=self._cut)
+                for streams in self._beside:
+                    streams.finish(self._end, cut=self._cut)
             self._close()
         self._file.commit()
 
@@ -191,18 +197,32 @@ class VideoWriter:
         )
         self._output.metadata.update(self._origin.metadata)
         self._video = self._add_video(self._output)
-        self._sound: Sound | None = None
-        source, pictures = self._origin.container, self._origin.video
-        if way != "left out" and source is not None and pictures is not None:
-            self._sound = Sound(
-                source,
-                pictures,
-                self._output,
-                copy=way == "copied",
-                shift=self._shift * self._time_base,
-                start=self._first.seconds if self._begins_later else None,
-            )
+        self._notes = []
+        self._beside = self._add_others(self._output, way)
         self._output.start_encoding()
+
+    def _add_others(self, output: OutputContainer, way: SoundWay) -> "list[Sound | Subtitles]":
+        source, pictures = self._origin.container, self._origin.video
+        if source is None or pictures is None:
+            return []
+        beside: list[Sound | Subtitles] = []
+        shift = self._shift * self._time_base
+        start = self._first.seconds if self._begins_later else None
+        copy_chapters(source, output, shift)
+        if way != "left out":
+            copy = way == "copied"
+            beside.append(Sound(source, pictures, output, copy=copy, shift=shift, start=start))
+        if (again := self._origin.opened_for_subtitles()) is not None:
+            subtitles = Subtitles(*again, output, shift=shift, start=start)
+            beside.append(subtitles)
+            self._note_subtitles("encoded anew", subtitles.encoded)
+            self._note_subtitles("left out", subtitles.left_out)
+        return beside
+
+    def _note_subtitles(self, way: str, codecs: list[str]) -> None:
+        if codecs:
+            told, why = ", ".join(codecs), f"because {self._format} does not take them"
+            self._notes.append(f"subtitles are {way}, {why}: {told}")
 
     def _muxing(self) -> dict[str, str]:
         if self._format not in ("mp4", "mov"):
@@ -252,8 +272,8 @@ class VideoWriter:
     def _encode(self, planes: av.VideoFrame | None) -> None:
         assert self._output is not None
         for packet in self._video.encode(planes):
-            if self._sound is not None and packet.dts is not None:
-                self._sound.advance(float((packet.dts - self._shift) * self._time_base))
+            for streams in self._beside if packet.dts is not None else ():
+                streams.advance(float(((packet.dts or 0) - self._shift) * self._time_base))
             self._output.mux_one(packet)
 
     def _time(self, frame: Frame) -> int:

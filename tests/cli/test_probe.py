@@ -95,7 +95,7 @@ class TestWords:
             "h264 (High 10), yuv420p10le, 10 bit, in QuickTime / MOV",
         ]
         assert "10 bit become 8 bit" in out
-        assert f"{name} stays as it is, tagged so" in out
+        assert f"{name} is tone-mapped to SDR" in out
 
     @pytest.mark.parametrize(
         ("tags", "words"),
@@ -169,7 +169,7 @@ class TestWords:
         assert lines(out, "chapters") == ["1"]
         assert "\x1b" not in out
         assert lines(out, "title")[0].startswith("A \ufffdwalk")
-        assert "1 subtitle track left out" in out
+        assert "subtitles are encoded anew, because mp4 does not take them: srt" in out
         assert "1 chapter left out" in out
 
     @needs_ffmpeg

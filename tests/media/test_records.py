@@ -105,6 +105,11 @@ def test_a_frame_without_detections_has_its_line():
     assert jsonl([result(Detections.empty())])[1]["detections"] == []
 
 
+def test_a_converted_frame_says_from_what():
+    assert jsonl([result(one(), converted_from="pq")])[1]["converted_from"] == "pq"
+    assert "converted_from" not in jsonl([result(one())])[1]
+
+
 def test_a_picture_has_no_pts_and_the_time_zero():
     line = jsonl([result(one(), pts=None, time_base=None, seconds=0.0)])[1]
     assert (line["pts"], line["time"]) == (None, 0.0)

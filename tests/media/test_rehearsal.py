@@ -78,7 +78,7 @@ def test_a_turned_video_is_upright(make_clip, target):
     assert found.size == found.video.size == Size(64, 48)
 
 
-def test_tags_of_high_dynamic_range_are_kept(make_clip, target):
+def test_high_dynamic_range_becomes_bt709(make_clip, target):
     def tag(stream):
         context = stream.codec_context
         context.colorspace, context.color_primaries, context.color_trc = 9, 9, 16
@@ -87,7 +87,8 @@ def test_tags_of_high_dynamic_range_are_kept(make_clip, target):
     layout = rehearsed(source, target / "a.mp4").video
     with av.open(str(written(source, target / "a.mp4"))) as container:
         context = container.streams.video[0].codec_context
-        assert layout.colours.transfer == context.color_trc == 16
+        assert layout.colours.transfer == context.color_trc == 1
+        assert layout.colours.primaries == context.color_primaries == 1
         assert layout.pixel_format == context.pix_fmt == "yuv420p"
 
 

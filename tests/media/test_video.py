@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace
 
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media import video
@@ -135,6 +136,7 @@ def make_planes(make_clip, levels, matrix, colour_range, *, height=48, name="pla
     def tag(stream):
         stream.codec_context.colorspace = matrix
         stream.codec_context.color_range = colour_range
+        stream.codec_context.color_primaries = 1
 
     path = make_clip(name, 1, height=height)
     with av.open(str(path), "w") as container:
@@ -147,6 +149,61 @@ def make_planes(make_clip, levels, matrix, colour_range, *, height=48, name="pla
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
+
+
+@pytest.mark.parametrize("full_range", [True, False])
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "gray"])
+@pytest.mark.parametrize("matrix", [1, 6, 9])
+def test_colour_bars_come_back(matrix, pix_fmt, full_range, make_clip):
+    bars = np.array([(191 * (i & 2) // 2, 191 * (i & 4) // 4, 191 * (i & 1)) for i in range(8)])
+    if pix_fmt == "gray":
+        bars = np.repeat(np.arange(8)[:, None] * 30 + 10, 3, 1)
+    # FFmpeg writes grey in full range, whatever is asked for.
+    coded = bars if full_range or pix_fmt != "gray" else bars * 219 / 255 + 16
+    picture = np.repeat(np.broadcast_to(coded, (48, 8, 3)), 16, 1).astype(np.uint8)
+    path = encode_tagged(make_clip, picture, matrix, pix_fmt, 2 if full_range else 1)
+    shown = read(path)[0].image[24, 8::16].astype(int)
+    assert np.abs(shown - bars).max() <= 4
+
+
+MATRICES = {1: Colorspace.ITU709, 6: Colorspace.ITU601, 9: Colorspace.BT2020}
+"""By their number in H.273."""
+
+
+def encode_tagged(make_clip, picture, matrix, pix_fmt, colour_range):
+    """A clip of one frame, converted with the matrix and range that its tags say."""
+    path = make_clip("tagged.mp4", 1)
+    height, width = picture.shape[:2]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
+        context = stream.codec_context
+        context.colorspace, context.color_primaries, context.color_range = matrix, 1, colour_range
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+            format=pix_fmt, dst_colorspace=MATRICES[matrix], dst_color_range=colour_range
+        )
+        frame.colorspace, frame.color_range, frame.pts = matrix, colour_range, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return path
+
+
+@pytest.mark.parametrize("first_field", ["tff", "bff"])
+def test_interlaced_frames_come_as_they_were_decoded(first_field, make_clip):
+    """Both fields in one picture: even rows of one colour, odd rows of another."""
+
+    def picture(index, height, width):
+        image = np.full((height, width, 3), (180, 60, 40), np.uint8)
+        image[1::2] = (180, 60 + 40, 40 + 60)
+        return image
+
+    options = {"x264-params": f"{first_field}=1", "qp": "0"}
+    path = make_clip(frames=6, pix_fmt="yuv422p", picture=picture, options=options)
+    with av.open(str(path)) as container:
+        assert all(frame.interlaced_frame for frame in container.decode(video=0))
+    frames = read(path)
+    assert [frame.index for frame in frames] == list(range(6))
+    for frame in frames:
+        assert np.abs(frame.image.astype(int) - picture(0, 48, 64)).max() <= 4
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv420p10le", "yuv422p", "yuv444p", "gray", "yuv420p"])
@@ -257,6 +314,35 @@ def test_an_flv_that_begins_later_than_zero_is_whole(make_clip):
     frames = read(make_clip("a.flv", 16))
     assert len(frames) == 16
     assert frames[0].seconds == pytest.approx(0.08)
+
+
+def test_a_frame_that_nothing_can_convert_is_skipped_and_counted(
+    make_clip, monkeypatch, caplog, frame_index
+):
+    """Damage may tag a single frame with colours that swscale does not know."""
+    known_kind, known_conversion = video._kind, video.frame_to_rgb
+
+    def kind(frame):
+        return ("odd",) if frame.pts == 5 * 512 else known_kind(frame)
+
+    def conversion(frame):
+        if frame.pts == 5 * 512:
+            raise av.error.OSError(95, "Operation not supported")
+        return known_conversion(frame)
+
+    path = make_clip("a.mp4", 12)
+    monkeypatch.setattr(video, "_kind", kind)
+    monkeypatch.setattr(video, "frame_to_rgb", conversion)
+    assert [frame_index(f.image) for f in read(path)] == [0, 1, 2, 3, 4, *range(6, 12)]
+    assert "1 damaged packet(s) skipped" in caplog.text
+
+
+def test_a_change_of_colours_makes_a_frame_another_kind(make_clip):
+    with av.open(str(make_clip("a.mp4", 2))) as container:
+        first, second = container.decode(video=0)
+    assert video._kind(first) == video._kind(second)
+    second.color_trc = 16
+    assert video._kind(first) != video._kind(second)
 
 
 def test_flipped_bytes_never_raise_anything_else(make_clip):

@@ -1,0 +1,223 @@
+"""The subtitles of a video, carried over beside newly encoded pictures. Decodes only if it must."""
+
+import io
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any, Final, cast
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.subtitles.codeccontext import SubtitleCodecContext
+from av.subtitles.stream import SubtitleStream
+
+from rtdetrv2_cli.media.video import demuxed, has_codec
+
+_log = logging.getLogger(__name__)
+
+_ENCODER: Final = {"mp4": "mov_text", "mov": "mov_text", "webm": "webvtt"}
+"""Container -> encoder of text, where it is not SubRip."""
+_DEFAULT_ENCODER: Final = "subrip"
+_TEXT: Final = frozenset(("subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text"))
+_MILLISECOND: Final = Fraction(1, 1000)
+_SLACK_SECONDS: Final = 0.5
+"""Pictures that end this close to the last one of the source were shown to their end."""
+
+
+def subtitle_tracks(source: InputContainer) -> list[SubtitleStream]:
+    """The streams of subtitles whose codec is known here."""
+    return [stream for stream in source.streams.subtitles if has_codec(stream)]
+
+
+class Subtitles:
+    """Every subtitle stream of an input: copied packet for packet, encoded anew, or left out.
+
+    Text that the container does not take is encoded to what it does; pictures are left out.
+
+    Args:
+        source: The input, opened for this purpose alone.
+        video: Its video stream: whether that goes on tells whether later subtitles belong to
+            what has been shown.
+        output: Gets a stream for each stream of subtitles that it can hold.
+        shift: Seconds by which everything is moved.
+        start: Seconds of the source; what is over by then is left out, and what has begun by
+            then begins there. None: nothing is.
+    """
+
+    def __init__(
+        self,
+        source: InputContainer,
+        video: av.VideoStream,
+        output: OutputContainer,
+        *,
+        shift: Fraction,
+        start: float | None = None,
+    ) -> None:
+        self.encoded: list[str] = []
+        """Codecs of the streams that are encoded anew."""
+        self.left_out: list[str] = []
+        """Codecs of the streams that the container cannot hold."""
+        self._output = output
+        self._shift = shift
+        self._start = start
+        self._copied: dict[int, SubtitleStream] = {}
+        self._encoders: dict[int, SubtitleStream] = {}
+        for track in subtitle_tracks(source):
+            self._add(track)
+        tracks = [source.streams[index] for index in (*self._copied, *self._encoders)]
+        self._packets = self._demuxed(source, video, cast(list[SubtitleStream], tracks))
+        self._held: av.Packet[SubtitleStream] | None = None
+        self._pictures_until = 0.0
+        """Seconds of the latest picture in the source that has been passed."""
+
+    def advance(self, seconds: float) -> None:
+        """Writes what is shown up to a time of the source."""
+        while (packet := self._held or next(self._packets, None)) is not None:
+            self._held = packet if _seconds(packet) > seconds else None
+            if self._held is not None:
+                return
+            self._write(packet)
+
+    def finish(self, seconds: float, *, cut: bool = False) -> None:
+        """Writes what begins before the end of the pictures.
+
+        If the pictures were shown to their end, what begins later is written too.
+
+        Args:
+            seconds: Of the source, at which the last picture is over.
+            cut: No more was asked for, so the subtitles end there.
+        """
+        self.advance(seconds)
+        if cut:
+            return
+        trailing = [] if self._held is None else [self._held]
+        for packet in self._packets:
+            if self._pictures_until > seconds + _SLACK_SECONDS:
+                break
+            trailing.append(packet)
+        if self._pictures_until <= seconds + _SLACK_SECONDS:
+            for packet in trailing:
+                self._write(packet)
+
+    def _add(self, track: SubtitleStream) -> None:
+        container, codec = self._output.format.name, track.codec_context.codec.name
+        encoder = _ENCODER.get(container, _DEFAULT_ENCODER)
+        if _takes(container, track):
+            added = self._copied[track.index] = self._output.add_stream_from_template(track)
+        elif codec in _TEXT and _encodes(track, encoder):
+            added = cast(SubtitleStream, self._output.add_stream(encoder))
+            _open_encoder(added.codec_context, track)
+            added.time_base = _MILLISECOND
+            self._encoders[track.index] = added
+            self.encoded.append(codec)
+        else:
+            self.left_out.append(codec)
+            return
+        added.metadata.update(track.metadata)
+        added.disposition = track.disposition
+
+    def _demuxed(
+        self, source: InputContainer, video: av.VideoStream, tracks: Sequence[SubtitleStream]
+    ) -> Iterator["av.Packet[SubtitleStream]"]:
+        """The packets that have a time; of the pictures only the time is noted."""
+        if not tracks:
+            return
+        try:
+            for packet in demuxed(source, video, *tracks):
+                if packet.pts is None:
+                    continue
+                if packet.stream_index == video.index:
+                    self._pictures_until = max(self._pictures_until, _seconds(packet))
+                elif self._begins_in_time(packet):
+                    yield packet
+        except av.FFmpegError as error:
+            _log.debug("the subtitles end early: %s", error.strerror)
+
+    def _begins_in_time(self, packet: "av.Packet[SubtitleStream]") -> bool:
+        """Whether it is shown after the start; its time is then at the start or later."""
+        if self._start is None or packet.pts is None or not packet.time_base:
+            return True
+        late = math.ceil(Fraction(self._start) / packet.time_base) - packet.pts
+        if late <= 0:
+            return True
+        duration = packet.duration or 0
+        if duration <= late:
+            return False
+        packet.pts += late
+        packet.dts = packet.pts
+        packet.duration = duration - late
+        return True
+
+    def _write(self, packet: "av.Packet[SubtitleStream]") -> None:
+        with _damage_passed_over():
+            if (added := self._copied.get(packet.stream_index)) is None:
+                added = self._encoders[packet.stream_index]
+                encoded = _encoded(packet, added)
+                if encoded is None:
+                    return
+                packet = encoded
+            if self._shift and packet.pts is not None and packet.time_base:
+                ticks = round(self._shift / packet.time_base)
+                packet.pts += ticks
+                packet.dts = packet.pts if packet.dts is None else packet.dts + ticks
+            packet.stream = added
+            self._output.mux_one(packet)
+
+
+def _takes(container: str, track: SubtitleStream) -> bool:
+    """Whether a container can hold a stream as it is, found by writing the header of one."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            trial.add_stream_from_template(track)
+            trial.start_encoding()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _encodes(track: SubtitleStream, encoder: str) -> bool:
+    """Whether a stream can be decoded, and an encoder takes its styles."""
+    try:
+        track.codec_context.open(strict=False)  # only then it has the header, which names styles
+        trial = cast(SubtitleCodecContext, av.CodecContext.create(encoder, "w"))
+        _open_encoder(trial, track)
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _open_encoder(encoder: SubtitleCodecContext, track: SubtitleStream) -> None:
+    encoder.subtitle_header = track.codec_context.subtitle_header
+    encoder.time_base = _MILLISECOND
+    encoder.open(strict=False)  # the container's header holds what only an open encoder knows
+
+
+def _encoded(
+    packet: "av.Packet[SubtitleStream]", stream: SubtitleStream
+) -> "av.Packet[SubtitleStream] | None":
+    """A packet's text as the stream's codec; None for one that only ends the text before."""
+    shown = packet.stream.codec_context.decode2(packet)
+    if not shown:
+        return None
+    encoded = cast("av.Packet[SubtitleStream]", stream.codec_context.encode_subtitle(shown))
+    encoded.pts = encoded.dts = packet.pts
+    encoded.duration, encoded.time_base = packet.duration, packet.time_base
+    return encoded
+
+
+@contextmanager
+def _damage_passed_over() -> Iterator[None]:
+    """Leaves out a subtitle that is damaged; a full disk is still an error."""
+    try:
+        yield
+    except OSError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        _log.debug("a subtitle is left out: %s", error)
+
+
+def _seconds(packet: "av.Packet[Any]") -> float:
+    time = packet.dts if packet.pts is None else packet.pts
+    return float((time or 0) * (packet.time_base or 0))
