@@ -152,7 +152,7 @@ class SourceEvent:
     name: str
     """The source's name, as in `SourceInfo.name`."""
     event: str
-    """Short machine-readable name, such as `truncated`."""
+    """Short machine-readable name: `truncated` or `size_changed`."""
     message: str
     stream: int = 0
 

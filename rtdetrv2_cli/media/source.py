@@ -15,7 +15,7 @@ from rtdetrv2_cli.media.inputs import Input, list_inputs
 from rtdetrv2_cli.media.kinds import Kind
 from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
 from rtdetrv2_cli.media.video import read_video
-from rtdetrv2_cli.types import Failure, Frame, SourceEvent
+from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent
 
 __all__ = ["Input", "Kind", "Source", "list_inputs", "open_source"]
 
@@ -73,6 +73,20 @@ def _listed(source: str | os.PathLike[str] | Sequence[str | Input]) -> list[Inpu
     return list_inputs([str(item) for item in source])
 
 
+def _with_changes(
+    frames: Iterable[Frame], item: Input
+) -> Generator[Frame | SourceEvent, None, None]:
+    """The frames, and before one that differs in size from the one before it an event."""
+    size: Size | None = None
+    for frame in frames:
+        if size is not None and size != frame.size:
+            told = f"frame {frame.index} is {frame.size.width}x{frame.size.height}"
+            message = f"{told}, the one before it {size.width}x{size.height}"
+            yield SourceEvent(item.name, "size_changed", message, item.stream)
+        size = frame.size
+        yield frame
+
+
 class _Files:
     """Opens each input when its turn comes, closes it before the next."""
 
@@ -93,7 +107,7 @@ class _Files:
         for item in self._inputs:
             with closing(self._read(item)) as frames:
                 try:
-                    yield from frames
+                    yield from _with_changes(frames, item)
                 except RtDetrV2Error as error:
                     yield self._ended_by(error, item)
                 except MemoryError:

@@ -114,3 +114,28 @@ def test_an_animation_is_chosen_from_too(detect, make_animation, tmp_path, recor
     make_animation("a.gif", (40, 100, 250, 100))
     assert detect("a.gif", "--vid-stride", 2, "-o", "out").code == 0
     assert shown(tmp_path / "out/detections.jsonl", records) == [(0, 0.0), (2, 0.14)]
+
+
+def test_a_change_of_size_is_fitted_and_has_an_event(detect, make_clip, tmp_path, records):
+    small = make_clip("small.h264", 6).read_bytes()
+    large = make_clip("large.h264", 6, height=96, width=128).read_bytes()
+    (tmp_path / "both.h264").write_bytes(small + large)
+    outcome = detect("both.h264", "-o", "out")
+    assert outcome.code == 0, outcome.err
+    assert "both.h264: pictures of another size are fitted to 64x48" in outcome.err
+    kinds = [
+        (r["type"], r.get("frame"), r.get("width"))
+        for r in records(tmp_path / "out/detections.jsonl")
+    ]
+    assert kinds[1:-1] == [
+        *(("frame", index, 64) for index in range(6)),
+        ("event", None, None),
+        *(("frame", index, 128) for index in range(6, 12)),
+    ]
+    event = records(tmp_path / "out/detections.jsonl")[7]
+    assert event["event"] == "size_changed"
+    assert event["message"] == "frame 6 is 128x96, the one before it 64x48"
+    report = json.loads((tmp_path / "out/run.json").read_text())
+    assert [each["event"] for each in report["events"]] == ["size_changed"]
+    with av.open("out/both.mp4") as container:
+        assert {(f.width, f.height) for f in container.decode(video=0)} == {(64, 48)}
