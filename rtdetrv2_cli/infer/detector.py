@@ -108,7 +108,7 @@ class Detector:
         if not pictures:
             return []
         with clock(self.seconds, "preprocess"):
-            batch = preprocess(pictures, self.engine.size)
+            batch = preprocess(pictures, self.engine.size, self.engine.resize)
         with clock(self.seconds, "infer"):
             prediction = self.engine(batch.pixels)
         with clock(self.seconds, "postprocess"):

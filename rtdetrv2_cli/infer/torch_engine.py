@@ -7,27 +7,44 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdetrv2_cli.errors import DeviceError, UsageError
 from rtdetrv2_cli.infer.engine import DTYPES, Prediction
+from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.model.fuse import fuse
 from rtdetrv2_cli.model.rtdetr import positions
-from rtdetrv2_cli.types import Size
+from rtdetrv2_cli.types import Image, Size
 
 _DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """What x86 and ARM call bfloat16 arithmetic; without it a CPU emulates it, slower than float32."""
 
+_RESIZES_QUICKLY = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+"""Elsewhere torch's resize of uint8 is not vectorised, and Pillow's is."""
+
+
+def resize(image: Image, size: Size) -> Image:
+    """Torch's own resize where it is vectorised: within a level of Pillow's, and quicker."""
+    if not _RESIZES_QUICKLY:
+        return stretch(image, size)
+    writable = np.require(image, requirements=("C", "W"))  # what torch asks for
+    planes = torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0)
+    resized = F.interpolate(planes, tuple(size), mode="bilinear", antialias=True)
+    pixels: Image = resized[0].permute(1, 2, 0).numpy()
+    return pixels
+
 
 class TorchEngine:
     """The deploy form of a network on one device, in one precision."""
 
     name = "torch"
+    resize = staticmethod(resize)
 
     def __init__(
         self, model: LoadedModel, device: torch.device, dtype: str, size: Size | None = None

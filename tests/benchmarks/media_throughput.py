@@ -17,9 +17,11 @@ from time import perf_counter
 
 import av
 import numpy as np
+import torch
 
 from rtdetrv2_cli import open_sink, open_source, run
 from rtdetrv2_cli.infer.preprocess import preprocess
+from rtdetrv2_cli.infer.torch_engine import resize
 from rtdetrv2_cli.media.draw import Annotator
 from rtdetrv2_cli.media.encode import EncodeOptions
 from rtdetrv2_cli.pipeline import Profile
@@ -36,7 +38,7 @@ class FreeDetector:
     batch_size = 4
 
     def __call__(self, frames):
-        preprocess(frames, Size(SIDE, SIDE))
+        preprocess(frames, Size(SIDE, SIDE), resize)
         found = Detections(BOXES, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 1, 2]))
         return [found for _ in frames]
 
@@ -79,6 +81,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # the other cores decode and encode
     if shutil.which("ffmpeg") is None:
         parser.error("the ffmpeg program is missing")
     ways: dict[str, Callable[[Path, Path], object]] = {
