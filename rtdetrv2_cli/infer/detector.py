@@ -139,7 +139,7 @@ class Detector:
                     if not item.frame.held:
                         yield item
                 elif isinstance(item, SourceEvent):
-                    continue  # the source has warned of it
+                    continue  # for those who keep records
                 elif on_failure is None:
                     raise item.error
                 else:

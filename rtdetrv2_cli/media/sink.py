@@ -41,7 +41,7 @@ class Sink(Protocol):
         return
 
     def note(self, event: SourceEvent) -> None:  # noqa: ARG002 - for sinks that write records
-        """Takes an event, behind the frames of its source; most sinks have no use for it.
+        """Takes an event, at its place among the frames; most sinks have no use for it.
 
         Raises:
             OutputError: As for `write`.

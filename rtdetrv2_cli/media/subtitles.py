@@ -1,29 +1,24 @@
 """The subtitles of a video, carried over beside newly encoded pictures. Decodes only if it must."""
 
 import io
-import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, Final, cast
 
 import av
 from av.container import InputContainer, OutputContainer
+from av.stream import Stream
 from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
-from rtdetrv2_cli.media.video import demuxed, has_codec
-
-_log = logging.getLogger(__name__)
+from rtdetrv2_cli.media.beside import Beside, damage_passed_over
+from rtdetrv2_cli.media.video import has_codec
 
 _ENCODER: Final = {"mp4": "mov_text", "mov": "mov_text", "webm": "webvtt"}
 """Container -> encoder of text, where it is not SubRip."""
 _DEFAULT_ENCODER: Final = "subrip"
 _TEXT: Final = frozenset(("subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text"))
 _MILLISECOND: Final = Fraction(1, 1000)
-_SLACK_SECONDS: Final = 0.5
-"""Pictures that end this close to the last one of the source were shown to their end."""
 
 
 def subtitle_tracks(source: InputContainer) -> list[SubtitleStream]:
@@ -31,15 +26,14 @@ def subtitle_tracks(source: InputContainer) -> list[SubtitleStream]:
     return [stream for stream in source.streams.subtitles if has_codec(stream)]
 
 
-class Subtitles:
+class Subtitles(Beside):
     """Every subtitle stream of an input: copied packet for packet, encoded anew, or left out.
 
     Text that the container does not take is encoded to what it does; pictures are left out.
 
     Args:
         source: The input, opened for this purpose alone.
-        video: Its video stream: whether that goes on tells whether later subtitles belong to
-            what has been shown.
+        video: Its video stream.
         output: Gets a stream for each stream of subtitles that it can hold.
         shift: Seconds by which everything is moved.
         start: Seconds of the source; what is over by then is left out, and what has begun by
@@ -59,47 +53,14 @@ class Subtitles:
         """Codecs of the streams that are encoded anew."""
         self.left_out: list[str] = []
         """Codecs of the streams that the container cannot hold."""
-        self._output = output
-        self._shift = shift
-        self._start = start
         self._copied: dict[int, SubtitleStream] = {}
         self._encoders: dict[int, SubtitleStream] = {}
+        super().__init__(source, video, output, shift=shift, start=start)
+
+    def _add_tracks(self, source: InputContainer) -> list[Stream]:
         for track in subtitle_tracks(source):
             self._add(track)
-        tracks = [source.streams[index] for index in (*self._copied, *self._encoders)]
-        self._packets = self._demuxed(source, video, cast(list[SubtitleStream], tracks))
-        self._held: av.Packet[SubtitleStream] | None = None
-        self._pictures_until = 0.0
-        """Seconds of the latest picture in the source that has been passed."""
-
-    def advance(self, seconds: float) -> None:
-        """Writes what is shown up to a time of the source."""
-        while (packet := self._held or next(self._packets, None)) is not None:
-            self._held = packet if _seconds(packet) > seconds else None
-            if self._held is not None:
-                return
-            self._write(packet)
-
-    def finish(self, seconds: float, *, cut: bool = False) -> None:
-        """Writes what begins before the end of the pictures.
-
-        If the pictures were shown to their end, what begins later is written too.
-
-        Args:
-            seconds: Of the source, at which the last picture is over.
-            cut: No more was asked for, so the subtitles end there.
-        """
-        self.advance(seconds)
-        if cut:
-            return
-        trailing = [] if self._held is None else [self._held]
-        for packet in self._packets:
-            if self._pictures_until > seconds + _SLACK_SECONDS:
-                break
-            trailing.append(packet)
-        if self._pictures_until <= seconds + _SLACK_SECONDS:
-            for packet in trailing:
-                self._write(packet)
+        return [source.streams[index] for index in (*self._copied, *self._encoders)]
 
     def _add(self, track: SubtitleStream) -> None:
         container, codec = self._output.format.name, track.codec_context.codec.name
@@ -118,26 +79,11 @@ class Subtitles:
         added.metadata.update(track.metadata)
         added.disposition = track.disposition
 
-    def _demuxed(
-        self, source: InputContainer, video: av.VideoStream, tracks: Sequence[SubtitleStream]
-    ) -> Iterator["av.Packet[SubtitleStream]"]:
-        """The packets that have a time; of the pictures only the time is noted."""
-        if not tracks:
-            return
-        try:
-            for packet in demuxed(source, video, *tracks):
-                if packet.pts is None:
-                    continue
-                if packet.stream_index == video.index:
-                    self._pictures_until = max(self._pictures_until, _seconds(packet))
-                elif self._begins_in_time(packet):
-                    yield packet
-        except av.FFmpegError as error:
-            _log.debug("the subtitles end early: %s", error.strerror)
-
-    def _begins_in_time(self, packet: "av.Packet[SubtitleStream]") -> bool:
+    def _is_wanted(self, packet: "av.Packet[Any]") -> bool:
         """Whether it is shown after the start; its time is then at the start or later."""
-        if self._start is None or packet.pts is None or not packet.time_base:
+        if packet.pts is None:
+            return False
+        if self._start is None or not packet.time_base:
             return True
         late = math.ceil(Fraction(self._start) / packet.time_base) - packet.pts
         if late <= 0:
@@ -151,7 +97,7 @@ class Subtitles:
         return True
 
     def _write(self, packet: "av.Packet[SubtitleStream]") -> None:
-        with _damage_passed_over():
+        with damage_passed_over():
             if (added := self._copied.get(packet.stream_index)) is None:
                 added = self._encoders[packet.stream_index]
                 encoded = _encoded(packet, added)
@@ -205,19 +151,3 @@ def _encoded(
     encoded.pts = encoded.dts = packet.pts
     encoded.duration, encoded.time_base = packet.duration, packet.time_base
     return encoded
-
-
-@contextmanager
-def _damage_passed_over() -> Iterator[None]:
-    """Leaves out a subtitle that is damaged; a full disk is still an error."""
-    try:
-        yield
-    except OSError:
-        raise
-    except (av.FFmpegError, ValueError) as error:
-        _log.debug("a subtitle is left out: %s", error)
-
-
-def _seconds(packet: "av.Packet[Any]") -> float:
-    time = packet.dts if packet.pts is None else packet.pts
-    return float((time or 0) * (packet.time_base or 0))

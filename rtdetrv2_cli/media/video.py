@@ -197,9 +197,10 @@ class _Reader:
             pts = self._time(decoded)
             if self.origin is None:
                 self.origin = pts * self._time_base
-            pixels: Image | Callable[[], Image] = partial(upright.pixels, decoded)
+            convert = partial(upright.pixels, decoded)
+            pixels: Image | Callable[[], Image] = convert
             if (kind := _kind(decoded)) != layout:
-                if (first := self._converted(partial(upright.pixels, decoded))) is None:
+                if (first := self._converted(convert)) is None:
                     continue
                 pixels, layout = first, kind
             light = Light.of(decoded)

@@ -14,6 +14,7 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 
 from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.beside import Beside
 from rtdetrv2_cli.media.chapters import copy_chapters
 from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
 from rtdetrv2_cli.media.encoders import pick_encoder
@@ -201,11 +202,11 @@ class VideoWriter:
         self._beside = self._add_others(self._output, way)
         self._output.start_encoding()
 
-    def _add_others(self, output: OutputContainer, way: SoundWay) -> "list[Sound | Subtitles]":
+    def _add_others(self, output: OutputContainer, way: SoundWay) -> list[Beside]:
         source, pictures = self._origin.container, self._origin.video
         if source is None or pictures is None:
             return []
-        beside: list[Sound | Subtitles] = []
+        beside: list[Beside] = []
         shift = self._shift * self._time_base
         start = self._first.seconds if self._begins_later else None
         copy_chapters(source, output, shift)
