@@ -248,6 +248,14 @@ def test_a_cut_takes_its_subtitles_and_chapters_along(suffix, make_subtitled, ou
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Two"]
 
 
+def test_a_cut_just_before_the_end_takes_nothing_from_behind_it(make_subtitled, out):
+    """What is left of the pictures is little enough to take the rest for trailing sound."""
+    source = make_subtitled("a.mkv", "srt")
+    with av.open(str(convert(source, out / "a.mkv", selection={"end": 2.8}))) as container:
+        times = [p.pts * p.time_base for p in container.demux(audio=0) if p.pts is not None]
+    assert 2.7 < times[-1] < 2.85
+
+
 def test_a_subtitle_after_the_last_picture_is_kept(make_subtitled, out):
     source = make_subtitled("a.mkv", "srt", seconds=2)
     assert packets(convert(source, out / "a.mkv")) == packets(source)
