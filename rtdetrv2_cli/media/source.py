@@ -76,10 +76,13 @@ def _listed(source: str | os.PathLike[str] | Sequence[str | Input]) -> list[Inpu
 def _with_changes(
     frames: Iterable[Frame], item: Input
 ) -> Generator[Frame | SourceEvent, None, None]:
-    """The frames, and before one that differs in size from the one before it an event."""
+    """The frames, and before one of a video that differs in size from the one before it an event.
+
+    Pages of a picture may each have their own.
+    """
     size: Size | None = None
     for frame in frames:
-        if size is not None and size != frame.size:
+        if item.kind == "video" and size is not None and size != frame.size:
             told = f"frame {frame.index} is {frame.size.width}x{frame.size.height}"
             message = f"{told}, the one before it {size.width}x{size.height}"
             yield SourceEvent(item.name, "size_changed", message, item.stream)

@@ -324,17 +324,29 @@ def open_loader(
 def _started(loader: "DataLoader[Example | InputError]") -> Iterator[TrainingBatch | InputError]:
     """The loader at work.
 
+    OpenCV ends its threads before the fork: a child has none of them, and would wait for their end.
     torch handles the signal that tells of a dead worker, and raises from there: anywhere in the
     program, even while weights are written. Without its handler the loader finds out by itself
     when it next waits for that worker.
     """
     if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
-        return iter(loader)
+        return _with_one_thread(loader)
     before = signal.getsignal(signal.SIGCHLD)
-    batches: Iterator[TrainingBatch | InputError] = iter(loader)
+    batches = _with_one_thread(loader)
     is_torchs = getattr(before, "__module__", "").startswith("torch.")  # of an earlier loader
     signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or is_torchs else before)
     return batches
+
+
+def _with_one_thread(
+    loader: "DataLoader[Example | InputError]",
+) -> Iterator[TrainingBatch | InputError]:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _start_worker(_: int) -> None:

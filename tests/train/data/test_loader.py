@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -449,6 +450,19 @@ def test_a_worker_makes_the_very_batches_that_are_made_without_one(samples, open
     assert any("ignored" in picture for batch in alone for picture in batch.labels)
     assert same_batches(alone, helped)
     assert same_batches(alone, helped_by_two)
+
+
+@pytest.mark.timeout(60)
+def test_workers_start_where_opencv_has_threads(samples):
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        cv2.GaussianBlur(np.zeros((3000, 3000, 3), np.uint8), (9, 9), 2)
+        examples = Examples(samples, RULES, 0)
+        assert len(list(open_loader(examples, Order(7, 2, 0), start=0, stop=3, workers=2))) == 3
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_a_loader_may_be_left_before_its_end(samples):
