@@ -61,6 +61,8 @@ class Frame:
     """Nothing is looked for in it: it is drawn with what was found in the frame before it."""
     cut: bool = False
     """The last of its source that was asked for, though the source goes on."""
+    decoded: object = field(default=None, repr=False)
+    """The upright planes that the picture is made of, for a writer that knows their type."""
     converted_from: str | None = None
     """`pq`, `hlg` or `bt2020` where the picture has been converted to BT.709 SDR."""
 

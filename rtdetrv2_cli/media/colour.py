@@ -23,6 +23,16 @@ _SWSCALE: Final = {
 }
 """Matrices that swscale knows, by their number in H.273."""
 
+_LUMA: Final = {
+    _BT709: (0.2126, 0.7152, 0.0722),
+    _FCC: (0.30, 0.59, 0.11),
+    _BT470BG: (0.299, 0.587, 0.114),
+    _BT601: (0.299, 0.587, 0.114),
+    _SMPTE240: (0.212, 0.701, 0.087),
+    _BT2020: (0.2627, 0.6780, 0.0593),
+}
+"""How much red, green and blue count in the luma, by the matrix; H.273, table 4."""
+
 LIMITED_RANGE: Final = int(ColorRange.MPEG)
 
 _HD_HEIGHT: Final = 720
@@ -58,6 +68,18 @@ class Colours:
         """For a video made from pictures, which carry no such numbers."""
         return cls(_guess(height), _guess(height), _guess(height))
 
+    def tag(self, frame: av.VideoFrame) -> None:
+        """Writes them, and the limited range, on a frame."""
+        frame.colorspace = self.matrix
+        frame.color_primaries = self.primaries
+        frame.color_trc = self.transfer
+        frame.color_range = LIMITED_RANGE
+
+
+def luma_weights(matrix: int) -> tuple[float, float, float]:
+    """What red, green and blue count in the luma."""
+    return _LUMA[matrix]
+
 
 def _guess(height: int) -> int:
     return _BT709 if height >= _HD_HEIGHT else _BT601
@@ -79,12 +101,13 @@ def frame_to_rgb(frame: av.VideoFrame) -> Image:
     # One thread: the conversion already runs beside decoding and inference.
     if light is not None:
         deep = frame.reformat(format="gbrp16le", src_colorspace=source, threads=1)
-        return to_sdr(deep, light, limited=_is_limited(frame))
+        return to_sdr(deep, light, limited=is_limited(frame))
     rgb = frame.reformat(format="rgb24", src_colorspace=source, threads=1)
     return rgb.to_ndarray()  # type: ignore[return-value]  # uint8, because of rgb24
 
 
-def _is_limited(frame: av.VideoFrame) -> bool:
+def is_limited(frame: av.VideoFrame) -> bool:
+    """Whether black and white of its planes are 16 and 235, not 0 and 255."""
     full = frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
     return not (full or frame.format.is_rgb)
 
@@ -100,7 +123,5 @@ def rgb_to_yuv420(image: Image, colours: Colours) -> av.VideoFrame:
         dst_colorspace=_SWSCALE[colours.matrix],
         dst_color_range=ColorRange.MPEG,
     )
-    planes.colorspace = colours.matrix
-    planes.color_primaries = colours.primaries
-    planes.color_trc = colours.transfer
+    colours.tag(planes)
     return planes

@@ -213,6 +213,7 @@ class _Reader:
                 self.video.time_base,
                 float(pts * self._time_base),
                 decoded.duration or None,
+                decoded=decoded if upright == Upright() else None,
                 converted_from=None if light is None else light.kind,
             )
             self.count += 1

@@ -21,6 +21,7 @@ from rtdetrv2_cli.media.encoders import pick_encoder
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
+from rtdetrv2_cli.media.redraw import redrawn
 from rtdetrv2_cli.media.sound import Sound
 from rtdetrv2_cli.media.subtitles import Subtitles
 from rtdetrv2_cli.media.video import reason
@@ -143,7 +144,7 @@ class VideoWriter:
             self._warn(f"the sound is {self._way}, because of {self._format}: {self._refusal}")
         for note in self._notes:
             self._warn(note)
-        planes = rgb_to_yuv420(self._fitted(frame, image), self._colours)
+        planes = self._planes(frame, image)
         planes.pts = self._time(frame)
         planes.time_base = self._time_base
         # Without one, containers end with the beginning of the last frame, and players drop it.
@@ -285,6 +286,13 @@ class VideoWriter:
             pts = self._last_pts + 1
         self._last_pts = pts
         return pts
+
+    def _planes(self, frame: Frame, image: Image) -> av.VideoFrame:
+        """The decoded planes with what was drawn, where they are of the file's kind."""
+        planes = None
+        if frame.size == self._first.size:
+            planes = redrawn(frame.decoded, frame.image, image, self._colours)
+        return planes or rgb_to_yuv420(self._fitted(frame, image), self._colours)
 
     def _fitted(self, frame: Frame, image: Image) -> Image:
         first = self._first.size

@@ -1,0 +1,115 @@
+"""What was drawn on a picture, brought onto the planes it was decoded from. Knows no file.
+
+Converting a whole picture to RGB and back costs time, and a level here and there. Here only the
+blocks that were drawn on are converted; every other one stays as it was decoded.
+"""
+
+from math import gcd
+from typing import Final, cast
+
+import av
+import cv2
+import numpy as np
+from av.buffer import Buffer
+from numpy.typing import NDArray
+
+from rtdetrv2_cli.media.colour import Colours, is_limited, luma_weights
+from rtdetrv2_cli.media.tone_map import Light
+from rtdetrv2_cli.types import Image
+
+_FORMAT: Final = "yuv420p"
+_WIDEST: Final = 8
+"""Pixels of a block's row: as many bytes of RGB as three machine words."""
+_MOST: Final = 1 / 4
+"""Share of the blocks above which converting the whole picture is quicker."""
+
+
+def redrawn(decoded: object, image: Image, drawn: Image, colours: Colours) -> av.VideoFrame | None:
+    """The decoded planes, with the blocks in which `drawn` differs from `image` taken from it.
+
+    Args:
+        decoded: An upright frame, left as it is.
+        image: The frame as uint8 RGB [height, width, 3].
+        drawn: The same with something drawn on it.
+        colours: Those wanted.
+
+    Returns:
+        A new frame; None where the planes are not what is wanted, 8-bit 4:2:0, limited range, of
+        even size, in these colours, or where so much differs that there is nothing to gain.
+    """
+    if not (isinstance(decoded, av.VideoFrame) and _suits(decoded, colours)):
+        return None
+    height, width = image.shape[:2]
+    across = gcd(width, _WIDEST)
+    before, after = (_words(each, across) for each in (image, drawn))
+    places = np.flatnonzero(_any_word(before != after))
+    if len(places) > _MOST * (height // 2) * (width // across):
+        return None
+    frame = av.VideoFrame(decoded.width, decoded.height, _FORMAT)
+    planes = [_plane(frame, i) for i in range(3)]
+    for index, plane in enumerate(planes):
+        plane[:] = _plane(decoded, index)
+    down, right = np.divmod(places, width // across)
+    _put(planes, after[down, :, right], (down, right), colours)
+    colours.tag(frame)
+    return frame
+
+
+def _suits(frame: av.VideoFrame, colours: Colours) -> bool:
+    return (
+        frame.format.name == _FORMAT
+        and is_limited(frame)
+        and frame.width % 2 == frame.height % 2 == 0
+        and Light.of(frame) is None
+        and Colours.of(frame, frame.height).matrix == colours.matrix
+    )
+
+
+def _plane(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
+    plane = frame.planes[index]
+    rows = np.frombuffer(memoryview(cast(Buffer, plane)), np.uint8)
+    return rows.reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _words(image: Image, across: int) -> NDArray[np.unsignedinteger]:
+    """[height / 2, 2, width / across, 3]: a row of a block is three words of RGB."""
+    height, width = image.shape[:2]
+    words = np.ascontiguousarray(image).reshape(height, -1).view(f"u{across}")
+    return words.reshape(height // 2, 2, width // across, 3)
+
+
+def _put(
+    planes: list[NDArray[np.uint8]],
+    rgb: NDArray[np.unsignedinteger],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    colours: Colours,
+) -> None:
+    """Converts blocks of RGB words [n, 2, 3]: a row is one word of luma, half a one of chroma."""
+    if not len(rgb):
+        return
+    down, right = places
+    word, across = rgb.dtype, rgb.dtype.itemsize
+    yuv = cv2.transform(rgb.view(np.uint8).reshape(-1, across, 3), _matrix(colours))
+    luma = planes[0].view(word)
+    values = np.ascontiguousarray(yuv[..., 0]).view(word).reshape(-1, 2)
+    luma.reshape(len(luma) // 2, 2, -1)[down, :, right] = values
+    squares = cv2.resize(yuv, (across // 2, len(rgb)), interpolation=cv2.INTER_AREA)
+    for plane, chroma in zip(planes[1:], cv2.split(squares)[1:], strict=True):
+        halves = plane.view(f"u{across // 2}")
+        halves[down, right] = chroma.reshape(-1, across // 2).view(halves.dtype)[:, 0]
+
+
+def _any_word(differs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """[h, 2, w, 3] to [h, w]; two steps of `|` take a fifth of the time of one `any`."""
+    columns = differs[:, 0] | differs[:, 1]
+    changed: NDArray[np.bool_] = columns[..., 0] | columns[..., 1] | columns[..., 2]
+    return changed
+
+
+def _matrix(colours: Colours) -> NDArray[np.float64]:
+    """[3, 4]: limited-range Y, Cb and Cr of red, green, blue in 0..255 and 1."""
+    luma = np.array(luma_weights(colours.matrix))
+    blue, red = (
+        (np.eye(3)[channel] - luma) / (2 * (1 - luma[channel])) * 224 / 255 for channel in (2, 0)
+    )
+    return np.column_stack([[luma * 219 / 255, blue, red], [16, 128, 128]])
