@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 from typer import Exit, Option, Typer
 
 from rtdetrv2_cli import errors
-from rtdetrv2_cli.cli import console, models
+from rtdetrv2_cli.cli import bench, console, models
 from rtdetrv2_cli.cli.detect import detect
 from rtdetrv2_cli.cli.probe import probe
 from rtdetrv2_cli.cli.render import render
@@ -69,6 +69,7 @@ app.command("train")(train)
 app.command("val")(val)
 app.command("probe")(probe)
 app.add_typer(models.app, name="models")
+app.add_typer(bench.app, name="bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -52,23 +52,6 @@ def cli(capsys, tmp_path, monkeypatch) -> Cli:
     return run
 
 
-@pytest.fixture(scope="session")
-def tiny_weights(tiny_config, tmp_path_factory) -> Path:
-    """A model file that recommends a threshold of 0, so that it always finds ten things."""
-    import torch
-
-    from rtdetrv2_cli.model.checkpoint import ModelInfo, save
-    from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-
-    state = torch.get_rng_state()
-    torch.manual_seed(0)
-    model = RtDetrV2ForObjectDetection(tiny_config).eval()
-    torch.set_rng_state(state)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save(model, path, ModelInfo("tiny", "", license="MIT", confidence=0.0))
-    return path
-
-
 @pytest.fixture
 def detect(cli, tiny_weights) -> Cli:
     """`rtdetrv2 detect` with the tiny model."""

@@ -1,0 +1,1 @@
+"""What `rtdetrv2 bench` measures."""
