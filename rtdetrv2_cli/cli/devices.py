@@ -6,7 +6,7 @@ from typing import Any
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.media.cameras import Camera, list_cameras
-from rtdetrv2_cli.media.encoders import ENCODERS
+from rtdetrv2_cli.media.encoders import usable_codecs
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,7 @@ def find() -> Devices:
     """Asks the system for cameras, PyTorch for devices, and opens each video encoder once."""
     from rtdetrv2_cli.infer.torch_engine import describe_devices  # 1.9 s: torch
 
-    encoders = [
-        (codec, encoder.name)
-        for codec, choices in ENCODERS.items()
-        for encoder in choices
-        if encoder.opens()
-    ]
+    encoders = list(usable_codecs().items())
     return Devices(list_cameras(), list(describe_devices().items()), encoders)
 
 

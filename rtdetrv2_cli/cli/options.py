@@ -10,7 +10,24 @@ from typer import Argument, BadParameter, Option
 
 Engine = Literal["auto", "torch"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
-VideoCodec = Literal["h264", "hevc", "vp9", "av1"]
+VideoCodec = Literal[
+    "h264",
+    "hevc",
+    "vp9",
+    "av1",
+    "h264_nvenc",
+    "hevc_nvenc",
+    "av1_nvenc",
+    "h264_qsv",
+    "hevc_qsv",
+    "av1_qsv",
+    "vp9_qsv",
+    "h264_amf",
+    "hevc_amf",
+    "av1_amf",
+    "h264_videotoolbox",
+    "hevc_videotoolbox",
+]
 Preset = Literal[
     "ultrafast",
     "superfast",
@@ -365,7 +382,9 @@ VideoCodecOption = Annotated[
     VideoCodec | None,
     Option(
         "--vcodec",
-        help="Video codec.",
+        metavar="CODEC",
+        help="Video codec: h264, hevc, vp9, av1; on hardware h264_nvenc and the like, with _nvenc "
+        "(NVIDIA), _qsv (Intel), _amf (AMD) or _videotoolbox (Apple).",
         show_default="h264; vp9 for .webm",
         rich_help_panel=_OUTPUT,
     ),
@@ -373,7 +392,11 @@ VideoCodecOption = Annotated[
 Crf = Annotated[
     float,
     Option(
-        min=0, max=63, metavar="N", help="Video quality, lower is better.", rich_help_panel=_OUTPUT
+        min=0,
+        max=63,
+        metavar="N",
+        help="Video quality, lower is better; h264 and hevc end at 51.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 PresetOption = Annotated[

@@ -95,7 +95,7 @@ class Probed:
             return []
         rows = video_rows(facts) if isinstance(facts, VideoFacts) else picture_rows(facts)
         if self.rehearsal is None:
-            return [*rows, ("detect", f"cannot write: {self.problem}")]
+            return [*rows, ("detect", self.problem or "")]
         notes = [outcome(self.rehearsal), *changes(facts, self.rehearsal)]
         return rows + [("" if index else "detect", note) for index, note in enumerate(notes)]
 

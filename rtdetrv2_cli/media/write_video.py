@@ -17,7 +17,7 @@ from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.beside import Beside
 from rtdetrv2_cli.media.chapters import copy_chapters
 from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
-from rtdetrv2_cli.media.encoders import pick_encoder
+from rtdetrv2_cli.media.encoders import choose_encoder
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_CODEC: Final = {"webm": "vp9"}
-_DEFAULT_CODEC: Final = "h264"
 _DEFAULT_RATE: Final = Fraction(25)
 _HIGHEST_RATE: Final = 1000
 """Frames per second; more is a time base that a careless muxer gave for a rate."""
@@ -237,21 +235,17 @@ class VideoWriter:
         }
 
     def _add_video(self, output: OutputContainer) -> av.VideoStream:
-        codec = self._options.vcodec or _CODEC.get(self._format, _DEFAULT_CODEC)
-        encoder = pick_encoder(codec)
-        settings = encoder.settings(self._options.crf, self._options.preset)
         try:
-            video = output.add_stream(encoder.name, rate=self._rate, options=settings)
-        except ValueError as error:
-            raise OutputError(
-                f"cannot write {self._file.path}: {self._format} cannot hold "
-                f"{codec}, choose another codec or .mkv"
-            ) from error
+            encoder = choose_encoder(self._format, self._options.vcodec)
+        except OutputError as error:
+            raise OutputError(f"cannot write {self._file.path}: {error}") from error
+        settings = encoder.settings(self._options.crf, self._options.preset)
+        video = output.add_stream(encoder.name, rate=self._rate, options=settings)
         assert isinstance(video, av.VideoStream)
         height, width = self._first.size
         context = video.codec_context
         context.height, context.width = height + height % 2, width + width % 2
-        context.pix_fmt = "yuv420p"
+        context.pix_fmt = encoder.pixel_format
         context.time_base = self._time_base
         context.flags |= Flags.frame_duration
         context.gop_size = max(
@@ -266,8 +260,13 @@ class VideoWriter:
         try:
             context.open()
         except av.FFmpegError as error:
+            size = Size(context.height, context.width)
             told = ", ".join(f"{key} {value}" for key, value in settings.items())
-            raise OutputError(f"{encoder.name} refuses {told}: {reason(error)}") from error
+            why = encoder.refusal(size, settings) or reason(error)
+            raise OutputError(
+                f"cannot write {self._file.path}: {encoder.name} refuses "
+                f"{size.width}x{size.height}, {told}: {why}"
+            ) from error
         return video
 
     def _encode(self, planes: av.VideoFrame | None) -> None:

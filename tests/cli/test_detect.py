@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtdetrv2_cli.media.encoders import ENCODERS
+
 
 def names_below(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
@@ -114,6 +116,40 @@ def test_a_video_becomes_a_video_of_as_many_frames(detect, make_clip, tmp_path, 
         assert sum(1 for _ in video.decode(video=0)) == 7
     expected = [("walk.mp4", i) for i in range(7)]
     assert frames_of(tmp_path / "out/detections.jsonl") == expected
+
+
+def test_absent_hardware_is_told_before_the_model_is_loaded(cli, make_clip):
+    if ENCODERS["h264_nvenc"][0].refusal() is None:
+        pytest.skip("it is not absent")
+    make_clip()
+    for word in ("h264_nvenc", "h264-nvenc"):
+        outcome = cli("detect", "clip.mp4", "-m", "no-such-model", "--vcodec", word)
+        assert outcome.code == 7
+        assert outcome.err.count("\n") == 1
+        assert "h264_nvenc needs an NVIDIA GPU" in outcome.err
+        assert "choose one of h264, hevc" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (("-o", "a.webm", "--vcodec", "hevc"), 7, "webm cannot hold hevc: choose another"),
+        (("-o", "a.mov", "--vcodec", "vp9"), 7, "mov cannot hold vp9: choose another"),
+        (("--crf", "60"), 2, "no quality 60: libx264 knows 0, the best, to 51"),
+    ],
+)
+def test_what_no_encoder_can_do_is_told_before_the_model_is_loaded(
+    cli, make_clip, options, code, told
+):
+    make_clip()
+    outcome = cli("detect", "clip.mp4", "-m", "no-such-model", *options)
+    assert outcome.code == code
+    assert told in outcome.err
+
+
+def test_a_quality_that_the_container_s_own_codec_has_is_taken(detect, make_clip):
+    make_clip()
+    assert detect("clip.mp4", "-o", "a.webm", "--crf", "60").code == 0
 
 
 def test_video_options_reach_the_encoder(detect, make_clip, tmp_path):

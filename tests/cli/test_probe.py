@@ -321,12 +321,12 @@ class TestUnreadable:
     def test_without_an_encoder_the_facts_are_shown_all_the_same(
         self, probe, probe_json, make_clip, monkeypatch
     ):
-        monkeypatch.setattr("rtdetrv2_cli.media.encoders.Encoder.opens", lambda self: False)
+        monkeypatch.setattr("rtdetrv2_cli.media.encoders.Encoder.refusal", lambda self: "broken")
         make_clip()
         outcome = probe("clip.mp4")
         assert outcome.code == 0
         assert lines(outcome.out, "size") == ["64x48"]
-        assert "cannot write: no encoder for 'h264'" in outcome.out
+        assert "cannot write detections/clip.mp4: no encoder for 'h264'" in outcome.out
         [found] = probe_json("clip.mp4")["inputs"]
         assert found["detect"]["output"] is None
         assert "no encoder" in found["detect"]["problem"]
@@ -472,7 +472,8 @@ class TestDevices:
 
     def test_only_encoders_that_open_are_listed(self, probe_json, cameras, monkeypatch):
         monkeypatch.setattr(
-            "rtdetrv2_cli.media.encoders.Encoder.opens", lambda self: self.name == "libx265"
+            "rtdetrv2_cli.media.encoders.Encoder.refusal",
+            lambda self: None if self.name == "libx265" else "broken",
         )
         document = probe_json("--list-devices")
         assert document["encoders"] == [{"codec": "hevc", "encoder": "libx265"}]
