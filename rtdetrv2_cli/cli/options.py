@@ -199,11 +199,22 @@ MaxFrames = Annotated[
     ),
 ]
 
+HardwareAcceleration = Annotated[
+    str,
+    Option(
+        "--hwaccel",
+        metavar="none|auto|KIND",
+        help="What decodes videos: none is software, auto the hardware that works here, else its "
+        "kind, such as cuda; what it cannot decode, software does.",
+        rich_help_panel=_INPUT,
+    ),
+]
+
 ListDevices = Annotated[
     bool,
     Option(
         "--list-devices",
-        help="Show cameras, computing devices and video encoders of this machine.",
+        help="Show cameras, computing devices, video decoders and encoders of this machine.",
         rich_help_panel=_INPUT,
     ),
 ]

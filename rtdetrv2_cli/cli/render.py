@@ -24,6 +24,7 @@ def render(
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     max_frames: opt.MaxFrames = None,
+    hwaccel: opt.HardwareAcceleration = "none",
     conf: opt.RecordedConfidence = None,
     classes: opt.Classes = None,
     exclude_classes: opt.ExcludeClasses = None,
@@ -59,12 +60,14 @@ def render(
     from rtdetrv2_cli.cli.report import Report
     from rtdetrv2_cli.labels import choose_classes
     from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.hardware import check_hardware
     from rtdetrv2_cli.media.recorded import open_recorded
     from rtdetrv2_cli.media.replay import Choice, Replay
     from rtdetrv2_cli.media.source import list_inputs
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
+    check_hardware(hwaccel)
     named = planning.name_sources(media)
     inputs = list_inputs(
         named,
@@ -88,7 +91,7 @@ def render(
             choose_classes(classes, exclude_classes, recorded.labels),
             max_det,
         )
-        replay = Replay(plan.todo, recorded, choice, max_frames=max_frames)
+        replay = Replay(plan.todo, recorded, choice, max_frames=max_frames, hwaccel=hwaccel)
         annotate = job.open_annotator(
             plan,
             recorded.labels,

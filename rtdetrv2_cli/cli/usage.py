@@ -43,6 +43,11 @@ _RULES = (
         "no video is among the inputs",
     ),
     _Rule(
+        ("hwaccel",),
+        lambda plan, _: any(item.kind == "video" for item in plan.inputs),
+        "no video is among the inputs",
+    ),
+    _Rule(
         ("vcodec", "crf", "preset", "audio"),
         lambda plan, _: plan.makes_video,
         "this run writes no video",

@@ -42,6 +42,7 @@ def video_rows(facts: VideoFacts) -> list[Row]:
     audio = [("audio", _audio_words(track)) for track in facts.audio]
     rows = [
         ("video", f"{facts.codec}{profile}, {facts.pixel_format}, {depth}, in {facts.container}"),
+        ("decoder", f"{facts.decoder}, {facts.hardware or 'in software'}"),
         ("size", _size_words(facts)),
         ("rate", _rate_words(facts)),
         ("length", _length_words(facts)),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtdetrv2_cli.errors import InputError
+from rtdetrv2_cli.media.hardware import NONE, Hardware
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.recorded import Recorded, RecordedFrame
 from rtdetrv2_cli.media.source import open_source
@@ -44,6 +45,7 @@ class Replay:
         recorded: What was found in them.
         choice: Which of it is wanted.
         max_frames: At most this many frames of each input.
+        hwaccel: What decodes videos; see `rtdetrv2_cli.media.hardware.Hardware`.
     """
 
     batch_size = 1
@@ -55,6 +57,7 @@ class Replay:
         choice: Choice,
         *,
         max_frames: int | None = None,
+        hwaccel: str = NONE,
     ) -> None:
         self.without = 0
         """Frames of which there is no record; nothing is found in them."""
@@ -64,12 +67,14 @@ class Replay:
         self._recorded = recorded
         self._choice = choice
         self._max_frames = max_frames
+        self._hardware = Hardware(hwaccel)
         self._found: dict[tuple[str, int], Detections] = {}
 
     def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
         """Frames and failures in order; closing the generator closes the open file."""
         for item in self._inputs:
-            with closing(open_source([item], max_frames=self._max_frames).frames()) as frames:
+            source = open_source([item], max_frames=self._max_frames, hwaccel=self._hardware)
+            with closing(source.frames()) as frames:
                 try:
                     for frame in frames:
                         if isinstance(frame, Frame):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_cli.media.encoders import ENCODERS
+from rtdetrv2_cli.media.hardware import device_refusal, devices
 
 
 def names_below(folder):
@@ -116,6 +117,27 @@ def test_a_video_becomes_a_video_of_as_many_frames(detect, make_clip, tmp_path, 
         assert sum(1 for _ in video.decode(video=0)) == 7
     expected = [("walk.mp4", i) for i in range(7)]
     assert frames_of(tmp_path / "out/detections.jsonl") == expected
+
+
+def test_videos_are_decoded_in_software_where_hardware_is_absent(detect, make_clip):
+    if "cuda" not in devices() or device_refusal("cuda") is None:
+        pytest.skip("needs a build that knows CUDA, on a machine without it")
+    for name in ("a.mp4", "b.mp4"):
+        make_clip(name, frames=2)
+    plain = detect("a.mp4", "b.mp4", "-o", "-")
+    assert plain.code == 0
+    told = detect("a.mp4", "b.mp4", "-o", "-", "--hwaccel", "cuda")
+    assert told.code == 0
+    assert told.err.count("cuda cannot be used here") == 1
+    assert told.err.count("warning") == 1
+    quiet = detect("a.mp4", "b.mp4", "-o", "-", "--hwaccel", "auto")
+    assert "cannot be used" not in quiet.err
+    frames = [
+        [line for line in outcome.out.splitlines() if '"frame"' in line]
+        for outcome in (plain, told, quiet)
+    ]
+    assert len(frames[0]) == 4
+    assert frames[0] == frames[1] == frames[2]
 
 
 def test_absent_hardware_is_told_before_the_model_is_loaded(cli, make_clip):

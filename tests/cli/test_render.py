@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtdetrv2_cli.media.hardware import device_refusal, devices
+
 BOX = [10, 8, 40, 36]
 
 
@@ -455,6 +457,23 @@ def test_max_frames_and_the_encoder_s_options_are_obeyed(cli, make_clip, write, 
         assert not video.streams.audio
         assert video.streams.video[0].codec_context.name == "hevc"
         assert sum(1 for _ in video.decode(video=0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "told"),
+    [("gpu", 2, "choose auto, none"), ("cuda", 0, "decoded in software, cuda cannot be used")],
+)
+def test_absent_hardware_falls_back_and_unknown_hardware_does_not(
+    cli, make_clip, write, wish, code, told
+):
+    if wish in devices() and device_refusal(wish) is None:
+        pytest.skip("it is not absent")
+    if code == 0 and wish not in devices():
+        pytest.skip(f"this build does not know {wish}")
+    records = write_clip_records(write, make_clip("walk.mp4", frames=4), found())
+    outcome = cli("render", records, "walk.mp4", "-o", "out.mp4", "--hwaccel", wish)
+    assert outcome.code == code
+    assert outcome.err.count(told) == 1
 
 
 def test_quiet_says_nothing(cli, make_picture, write):
