@@ -199,6 +199,7 @@ def _picture_content(facts: PictureFacts) -> dict[str, Any]:
         "format": facts.format,
         "mode": facts.mode,
         "transparent": facts.transparent,
+        "light": facts.light,
         **_size_content(facts.size),
         **_size_content(facts.stored_size, "stored_"),
         "rotation": facts.rotation,

@@ -19,9 +19,11 @@ from PIL import Image
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.colour import Colours
 from rtdetrv2_cli.media.hardware import Hardware, planar, used_device
+from rtdetrv2_cli.media.hdr_picture import light_of
 from rtdetrv2_cli.media.images import open_picture, positions, shown_for, told
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.names import is_url
+from rtdetrv2_cli.media.tone_map import Kind
 from rtdetrv2_cli.media.video import (
     Upright,
     declared_end,
@@ -148,6 +150,8 @@ class PictureFacts:
     rotation: int
     """Degrees by which the stored picture is turned clockwise."""
     mirrored: bool
+    light: Kind | None
+    """`pq`, `hlg` or `bt2020` where it is not SDR of a narrower gamut."""
     frames: int
     """Frames, pages or layers in the file."""
     seconds: float | None
@@ -184,6 +188,7 @@ def _probe_picture(item: Input) -> PictureFacts:
         rotation, mirrored = _TURNS.get(_orientation(picture), (0, False))
         moves = item.kind == "sequence"
         transparent, mode = picture.has_transparency_data, picture.mode
+        light = light_of(picture)
         frames = len(positions(picture)) if moves else getattr(picture, "n_frames", 1)
         timed = moves and picture.format != "TIFF"
         seconds = _animation_seconds(picture) if timed else None
@@ -196,6 +201,7 @@ def _probe_picture(item: Input) -> PictureFacts:
             stored_size=stored,
             rotation=rotation,
             mirrored=mirrored,
+            light=light,
             frames=frames,
             seconds=seconds,
             cut_off=timed and seconds is None,

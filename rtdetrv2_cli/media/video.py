@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import av
 import numpy as np
-from av.buffer import Buffer
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition, Stream
@@ -22,6 +21,7 @@ from rtdetrv2_cli.media.hardware import Hardware, planar
 from rtdetrv2_cli.media.names import is_url, redact
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
 from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
+from rtdetrv2_cli.media.side_data import side_data
 from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.types import Frame, Image, Size, SourceInfo
 
@@ -40,6 +40,14 @@ _FORCED: Final = {".mjpeg": "mjpeg", ".mjpg": "mjpeg"}
 
 _URL_TIMEOUTS: Final = (10.0, 30.0)
 """Seconds to open a URL, and to wait for its next packet."""
+
+_TURNS: Final = {
+    -90: (True, True, False),
+    90: (True, False, True),
+    180: (False, True, True),
+    -180: (False, True, True),
+}
+"""Degrees counter-clockwise -> `Upright`, for a display matrix that PyAV does not show."""
 
 _DAMAGE: Final = (av.FFmpegError, ValueError)
 """What decoding raises; ValueError where PyAV meets a pixel format it does not know."""
@@ -393,10 +401,10 @@ class Upright:
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Self:
         """Reads the display matrix: stored (x, y) is shown at (a x + c y, b x + d y)."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix = side_data(frame, "DISPLAYMATRIX")
         if matrix is None:
-            return cls()
-        a, b, _, c, d = np.frombuffer(bytes(cast(Buffer, matrix)), np.int32)[:5].tolist()
+            return cls(*_TURNS.get(frame.rotation, ()))
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
         transposed = abs(b) > abs(a)
         return cls(transposed, (c if transposed else a) < 0, (b if transposed else d) < 0)
 
