@@ -433,6 +433,14 @@ Hold = Annotated[
         rich_help_panel=_OUTPUT,
     ),
 ]
+RecordedHold = Annotated[
+    bool,
+    Option(
+        "--hold",
+        help="Write frames between recorded ones too, with the last boxes.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Overwrite = Annotated[
     bool, Option("--overwrite", help="Replace what exists.", rich_help_panel=_AGAIN)
 ]

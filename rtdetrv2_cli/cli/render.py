@@ -35,6 +35,7 @@ def render(
     preset: opt.PresetOption = "veryfast",
     audio: opt.Audio = True,
     image_format: opt.ImageFormat = None,
+    hold: opt.RecordedHold = False,
     overwrite: opt.Overwrite = False,
     skip_existing: opt.SkipExisting = False,
     fail_fast: opt.FailFast = False,
@@ -54,6 +55,9 @@ def render(
     rtdetrv2 render detections/detections.jsonl clips --conf 0.7 : fewer boxes, into rendered/
 
     rtdetrv2 render detections/detections.jsonl clip.mp4 --style blur --classes person -o out.mp4
+
+    Only frames that are recorded are written: of a run with --start, --end, --vid-stride or --fps
+    those that it has looked at, each shown up to the next.
     """
     from rtdetrv2_cli.cli import job, usage
     from rtdetrv2_cli.cli import plan as planning
@@ -91,7 +95,9 @@ def render(
             choose_classes(classes, exclude_classes, recorded.labels),
             max_det,
         )
-        replay = Replay(plan.todo, recorded, choice, max_frames=max_frames, hwaccel=hwaccel)
+        replay = Replay(
+            plan.todo, recorded, choice, max_frames=max_frames, hold=hold, hwaccel=hwaccel
+        )
         annotate = job.open_annotator(
             plan,
             recorded.labels,
@@ -109,7 +115,7 @@ def render(
             max_errors=1 if fail_fast else max_errors,
             shows_progress=console.wants_progress(quiet=quiet, no_progress=no_progress),
         )
-    _tell_frames_without(replay)
+    _tell_frames_without(replay, hold=hold)
     if profile:
         job.tell_profile(report)
     if json:
@@ -160,13 +166,13 @@ def _facts(replay: "Replay") -> dict[str, Any]:
     return {"frames_without_record": replay.without}
 
 
-def _tell_frames_without(replay: "Replay") -> None:
+def _tell_frames_without(replay: "Replay", *, hold: bool) -> None:
     if replay.first_without is not None:
         source, number = replay.first_without
-        frames = counted(replay.without, "frame")
-        console.log.warning(
-            "no record of %s, first of frame %d of %s: they are written as they are",
-            frames,
+        console.log.info(
+            "no record of %s, first of frame %d of %s: %s",
+            counted(replay.without, "frame"),
             number,
             source,
+            "drawn with the last boxes" if hold else "left out, --hold would draw the last boxes",
         )
