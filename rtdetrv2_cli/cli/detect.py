@@ -22,6 +22,7 @@ def detect(
     vid_stride: opt.VideoStride = 1,
     fps: opt.Fps = None,
     max_frames: opt.MaxFrames = None,
+    hwaccel: opt.HardwareAcceleration = "none",
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
     device: opt.Device = "auto",
@@ -73,12 +74,14 @@ def detect(
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
     from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.hardware import check_hardware
     from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
     selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)
+    check_hardware(hwaccel)
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(
         named,
@@ -130,7 +133,9 @@ def detect(
     report = job.open_report(plan, detector, context.params)
     code = job.execute(
         report,
-        open_source(plan.todo, **asdict(selection), allow_truncated=allow_truncated),
+        open_source(
+            plan.todo, **asdict(selection), allow_truncated=allow_truncated, hwaccel=hwaccel
+        ),
         detector,
         job.open_sinks(report, detector.labels, annotate, encode),
         max_errors=1 if fail_fast else max_errors,

@@ -6,7 +6,8 @@ from typing import Any
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.media.cameras import Camera, list_cameras
-from rtdetrv2_cli.media.encoders import ENCODERS
+from rtdetrv2_cli.media.encoders import usable_codecs
+from rtdetrv2_cli.media.hardware import device_refusal, devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Devices:
     cameras: Sequence[Camera]
     compute: Sequence[tuple[str, str | None]]
     """Name for `--device`, and what the hardware calls itself; the one that `auto` takes first."""
+    decoders: Sequence[tuple[str, str | None]]
+    """Kind for `--hwaccel`, and why it cannot be used; None where it can."""
     encoders: Sequence[tuple[str, str]]
     """Codec for `--vcodec`, and an encoder of it that opens."""
 
@@ -24,6 +27,7 @@ class Devices:
         return {
             "cameras": [asdict(camera) for camera in self.cameras],
             "compute": [{"name": name, "hardware": hardware} for name, hardware in self.compute],
+            "decoders": [{"name": name, "problem": problem} for name, problem in self.decoders],
             "encoders": [{"codec": codec, "encoder": encoder} for codec, encoder in self.encoders],
         }
 
@@ -38,22 +42,19 @@ class Devices:
             [
                 *(cameras or [("camera", "none", "")]),
                 *(("compute", name, hardware or "") for name, hardware in self.compute),
+                *(("decoder", name, problem or "works") for name, problem in self.decoders),
                 *(("encoder", codec, encoder) for codec, encoder in self.encoders),
             ]
         )
 
 
 def find() -> Devices:
-    """Asks the system for cameras, PyTorch for devices, and opens each video encoder once."""
+    """Asks the system for cameras, PyTorch for devices; opens each video encoder and decoder."""
     from rtdetrv2_cli.infer.torch_engine import describe_devices  # 1.9 s: torch
 
-    encoders = [
-        (codec, encoder.name)
-        for codec, choices in ENCODERS.items()
-        for encoder in choices
-        if encoder.opens()
-    ]
-    return Devices(list_cameras(), list(describe_devices().items()), encoders)
+    encoders = list(usable_codecs().items())
+    decoders = [(name, device_refusal(name)) for name in devices()]
+    return Devices(list_cameras(), list(describe_devices().items()), decoders, encoders)
 
 
 def _words(camera: Camera) -> str:

@@ -12,7 +12,8 @@ from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
-from rtdetrv2_cli.media.encoders import pick_encoder
+from rtdetrv2_cli.media.encoders import choose_encoder
+from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
 from rtdetrv2_cli.media.source import Source
 from rtdetrv2_cli.pipeline import run
@@ -72,9 +73,12 @@ def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
 
     Raises:
         OutputError: no encoder for them.
+        UsageError: it has no such quality.
     """
-    if plan.makes_video:
-        pick_encoder(encode.vcodec or "h264")
+    suffixes = {path.suffix.lower() for path in plan.media.values()}
+    for container in sorted(CONTAINERS[suffix] for suffix in suffixes if suffix in CONTAINERS):
+        encoder = choose_encoder(container, encode.vcodec)
+        encoder.settings(encode.crf, encode.preset)
 
 
 def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> Report:

@@ -10,7 +10,24 @@ from typer import Argument, BadParameter, Option
 
 Engine = Literal["auto", "torch"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
-VideoCodec = Literal["h264", "hevc", "vp9", "av1"]
+VideoCodec = Literal[
+    "h264",
+    "hevc",
+    "vp9",
+    "av1",
+    "h264_nvenc",
+    "hevc_nvenc",
+    "av1_nvenc",
+    "h264_qsv",
+    "hevc_qsv",
+    "av1_qsv",
+    "vp9_qsv",
+    "h264_amf",
+    "hevc_amf",
+    "av1_amf",
+    "h264_videotoolbox",
+    "hevc_videotoolbox",
+]
 Preset = Literal[
     "ultrafast",
     "superfast",
@@ -182,11 +199,22 @@ MaxFrames = Annotated[
     ),
 ]
 
+HardwareAcceleration = Annotated[
+    str,
+    Option(
+        "--hwaccel",
+        metavar="none|auto|KIND",
+        help="What decodes videos: none is software, auto the hardware that works here, else its "
+        "kind, such as cuda; what it cannot decode, software does.",
+        rich_help_panel=_INPUT,
+    ),
+]
+
 ListDevices = Annotated[
     bool,
     Option(
         "--list-devices",
-        help="Show cameras, computing devices and video encoders of this machine.",
+        help="Show cameras, computing devices, video decoders and encoders of this machine.",
         rich_help_panel=_INPUT,
     ),
 ]
@@ -365,7 +393,9 @@ VideoCodecOption = Annotated[
     VideoCodec | None,
     Option(
         "--vcodec",
-        help="Video codec.",
+        metavar="CODEC",
+        help="Video codec: h264, hevc, vp9, av1; on hardware h264_nvenc and the like, with _nvenc "
+        "(NVIDIA), _qsv (Intel), _amf (AMD) or _videotoolbox (Apple).",
         show_default="h264; vp9 for .webm",
         rich_help_panel=_OUTPUT,
     ),
@@ -373,7 +403,11 @@ VideoCodecOption = Annotated[
 Crf = Annotated[
     float,
     Option(
-        min=0, max=63, metavar="N", help="Video quality, lower is better.", rich_help_panel=_OUTPUT
+        min=0,
+        max=63,
+        metavar="N",
+        help="Video quality, lower is better; h264 and hevc end at 51.",
+        rich_help_panel=_OUTPUT,
     ),
 ]
 PresetOption = Annotated[
@@ -396,6 +430,14 @@ Hold = Annotated[
     Option(
         "--hold",
         help="Write frames passed over by --vid-stride or --fps too, with the last boxes.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+RecordedHold = Annotated[
+    bool,
+    Option(
+        "--hold",
+        help="Write frames between recorded ones too, with the last boxes.",
         rich_help_panel=_OUTPUT,
     ),
 ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rtdetrv2_cli.media.inputs import Input
 
-_OF_SOURCES = ("sources", "recursive", "include", "exclude")
+_OF_SOURCES = ("sources", "recursive", "include", "exclude", "hwaccel")
 _NO_INPUT, _SOME_INPUTS = 3, 5
 """Exit codes where no input, or not every one, can be read."""
 
@@ -25,6 +25,7 @@ def probe(
     recursive: opt.Recursive = True,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
+    hwaccel: opt.HardwareAcceleration = "none",
     list_devices: opt.ListDevices = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -36,10 +37,11 @@ def probe(
 
     rtdetrv2 probe photos --json : the same of everything in a folder, for programs
 
-    rtdetrv2 probe --list-devices : cameras, computing devices and video encoders that work here
+    rtdetrv2 probe --list-devices : cameras, computing devices, video decoders and encoders
     """
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.cli import probed, usage
+    from rtdetrv2_cli.media.hardware import Hardware
     from rtdetrv2_cli.media.inputs import survey
 
     console.set_up(quiet=quiet, verbose=verbose)
@@ -48,6 +50,7 @@ def probe(
         _refuse_sources(usage.flags_by_hand(context))
         _show_devices(as_json=json)
         return
+    hardware = Hardware(hwaccel)
     named = planning.name_sources(sources or ())
     found = survey(
         named,
@@ -58,7 +61,7 @@ def probe(
     )
     usage.refuse_unused(context, planning.Plan(tuple(found.inputs)), named)
     refusal = _refusal(found.inputs)
-    answers = probed.look_at(found.inputs, Path(opt.OUTPUT_FOLDER))
+    answers = probed.look_at(found.inputs, Path(opt.OUTPUT_FOLDER), hardware)
     if json:
         read = list(answers)
         content = {"inputs": [each.content() for each in read]}

@@ -19,6 +19,7 @@ from rtdetrv2_cli.cli.wording import (
     video_rows,
 )
 from rtdetrv2_cli.errors import OutputError, RtDetrV2Error
+from rtdetrv2_cli.media.hardware import Hardware
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.paths import output_paths
 from rtdetrv2_cli.media.probe import Facts, PictureFacts, VideoFacts, probe
@@ -95,30 +96,33 @@ class Probed:
             return []
         rows = video_rows(facts) if isinstance(facts, VideoFacts) else picture_rows(facts)
         if self.rehearsal is None:
-            return [*rows, ("detect", f"cannot write: {self.problem}")]
+            return [*rows, ("detect", self.problem or "")]
         notes = [outcome(self.rehearsal), *changes(facts, self.rehearsal)]
         return rows + [("" if index else "detect", note) for index, note in enumerate(notes)]
 
 
-def look_at(inputs: Sequence[Input], output: Path) -> Iterator[Probed]:
+def look_at(
+    inputs: Sequence[Input], output: Path, hardware: Hardware | None = None
+) -> Iterator[Probed]:
     """Looks at each input in turn; what cannot be read is told on stderr as well.
 
     Args:
         inputs: At least one.
         output: The folder that `detect` would write to.
+        hardware: What would decode videos; None is software.
     """
     paths = output_paths(inputs, output)
     for item in inputs:
-        found = _look_at(item, paths[item.name])
+        found = _look_at(item, paths[item.name], hardware)
         if found.error is not None:
             console.log.error("%s: %s", item.name, found.error)
         yield found
 
 
-def _look_at(item: Input, path: Path) -> Probed:
+def _look_at(item: Input, path: Path, hardware: Hardware | None) -> Probed:
     facts: Facts | None = None
     try:
-        facts = probe(item)
+        facts = probe(item, hardware)
         return Probed(item, facts, rehearse(item, path))
     except OutputError as error:
         return Probed(item, facts, problem=str(error))
@@ -165,6 +169,8 @@ def _video_content(facts: VideoFacts) -> dict[str, Any]:
     return {
         "codec": facts.codec,
         "profile": facts.profile,
+        "decoder": facts.decoder,
+        "hardware": facts.hardware,
         "pixel_format": facts.pixel_format,
         "bit_depth": facts.bit_depth,
         **_size_content(facts.size),
@@ -193,6 +199,7 @@ def _picture_content(facts: PictureFacts) -> dict[str, Any]:
         "format": facts.format,
         "mode": facts.mode,
         "transparent": facts.transparent,
+        "light": facts.light,
         **_size_content(facts.size),
         **_size_content(facts.stored_size, "stored_"),
         "rotation": facts.rotation,

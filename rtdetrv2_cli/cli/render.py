@@ -24,6 +24,7 @@ def render(
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     max_frames: opt.MaxFrames = None,
+    hwaccel: opt.HardwareAcceleration = "none",
     conf: opt.RecordedConfidence = None,
     classes: opt.Classes = None,
     exclude_classes: opt.ExcludeClasses = None,
@@ -34,6 +35,7 @@ def render(
     preset: opt.PresetOption = "veryfast",
     audio: opt.Audio = True,
     image_format: opt.ImageFormat = None,
+    hold: opt.RecordedHold = False,
     overwrite: opt.Overwrite = False,
     skip_existing: opt.SkipExisting = False,
     fail_fast: opt.FailFast = False,
@@ -53,18 +55,23 @@ def render(
     rtdetrv2 render detections/detections.jsonl clips --conf 0.7 : fewer boxes, into rendered/
 
     rtdetrv2 render detections/detections.jsonl clip.mp4 --style blur --classes person -o out.mp4
+
+    Only frames that are recorded are written: of a run with --start, --end, --vid-stride or --fps
+    those that it has looked at, each shown up to the next.
     """
     from rtdetrv2_cli.cli import job, usage
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.cli.report import Report
     from rtdetrv2_cli.labels import choose_classes
     from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.hardware import check_hardware
     from rtdetrv2_cli.media.recorded import open_recorded
     from rtdetrv2_cli.media.replay import Choice, Replay
     from rtdetrv2_cli.media.source import list_inputs
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
+    check_hardware(hwaccel)
     named = planning.name_sources(media)
     inputs = list_inputs(
         named,
@@ -88,7 +95,9 @@ def render(
             choose_classes(classes, exclude_classes, recorded.labels),
             max_det,
         )
-        replay = Replay(plan.todo, recorded, choice, max_frames=max_frames)
+        replay = Replay(
+            plan.todo, recorded, choice, max_frames=max_frames, hold=hold, hwaccel=hwaccel
+        )
         annotate = job.open_annotator(
             plan,
             recorded.labels,
@@ -106,7 +115,7 @@ def render(
             max_errors=1 if fail_fast else max_errors,
             shows_progress=console.wants_progress(quiet=quiet, no_progress=no_progress),
         )
-    _tell_frames_without(replay)
+    _tell_frames_without(replay, hold=hold)
     if profile:
         job.tell_profile(report)
     if json:
@@ -157,13 +166,13 @@ def _facts(replay: "Replay") -> dict[str, Any]:
     return {"frames_without_record": replay.without}
 
 
-def _tell_frames_without(replay: "Replay") -> None:
+def _tell_frames_without(replay: "Replay", *, hold: bool) -> None:
     if replay.first_without is not None:
         source, number = replay.first_without
-        frames = counted(replay.without, "frame")
-        console.log.warning(
-            "no record of %s, first of frame %d of %s: they are written as they are",
-            frames,
+        console.log.info(
+            "no record of %s, first of frame %d of %s: %s",
+            counted(replay.without, "frame"),
             number,
             source,
+            "drawn with the last boxes" if hold else "left out, --hold would draw the last boxes",
         )

@@ -43,6 +43,11 @@ _RULES = (
         "no video is among the inputs",
     ),
     _Rule(
+        ("hwaccel",),
+        lambda plan, _: any(item.kind == "video" for item in plan.inputs),
+        "no video is among the inputs",
+    ),
+    _Rule(
         ("vcodec", "crf", "preset", "audio"),
         lambda plan, _: plan.makes_video,
         "this run writes no video",
@@ -119,7 +124,8 @@ def refuse_contradictions(context: Context) -> None:
         for name in ("labels", "hide_conf", "line_width"):
             if name in given:
                 raise UsageError(f"{_flag(name)} is of no use: --style {style} draws none")
-    if "hold" in given and values["vid_stride"] == 1 and values["fps"] is None:
+    thins = "vid_stride" not in values or values["vid_stride"] > 1 or values["fps"] is not None
+    if "hold" in given and not thins:
         raise UsageError("--hold is about frames passed over, so add --vid-stride or --fps")
     if "null" in given and not values["from_file"]:
         raise UsageError("-0 tells how names end in --from-file, which is not given")

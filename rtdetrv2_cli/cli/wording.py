@@ -31,6 +31,12 @@ _MODES: Final = {
 _HDR: Final = {16: "HDR PQ", 18: "HDR HLG"}
 """Transfer functions of a high dynamic range."""
 
+_LIGHT: Final = {
+    "pq": "HDR PQ is tone-mapped to SDR",
+    "hlg": "HDR HLG is tone-mapped to SDR",
+    "bt2020": "BT.2020 is converted to BT.709",
+}
+
 Row = tuple[str, str]
 """A label, and what it says."""
 
@@ -42,6 +48,7 @@ def video_rows(facts: VideoFacts) -> list[Row]:
     audio = [("audio", _audio_words(track)) for track in facts.audio]
     rows = [
         ("video", f"{facts.codec}{profile}, {facts.pixel_format}, {depth}, in {facts.container}"),
+        ("decoder", f"{facts.decoder}, {facts.hardware or 'in software'}"),
         ("size", _size_words(facts)),
         ("rate", _rate_words(facts)),
         ("length", _length_words(facts)),
@@ -181,6 +188,8 @@ def _picture_notes(facts: PictureFacts, rehearsal: Rehearsal) -> list[str]:
         notes.append(f"only {rehearsal.frames} of {facts.frames} frames is read")
     if facts.format != rehearsal.format:
         notes.append(f"{facts.format} becomes {rehearsal.format}")
+    if facts.light is not None:
+        notes.append(_LIGHT[facts.light])
     if facts.mode != "RGB":
         kind = f"transparent {_mode(facts)}" if facts.transparent else _mode(facts)
         notes.append(f"{kind} becomes 8-bit RGB")

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 from rtdetrv2_cli.media.video import demuxed
 
@@ -44,6 +44,8 @@ class Beside(ABC):
         self._shift = shift
         self._start = start
         tracks = self._add_tracks(source)
+        self.lost_roles = lost_roles(tracks, output.format.name)
+        """What its tracks are, and the output does not say."""
         self._packets = self._demuxed(source, video, tracks)
         self._held: av.Packet[Any] | None = None
         self._pictures_until = 0.0
@@ -105,6 +107,14 @@ class Beside(ABC):
                     yield packet
         except av.FFmpegError as error:
             _log.debug("what is beside the pictures ends early: %s", error.strerror)
+
+
+def lost_roles(tracks: Sequence[Stream], container: str) -> list[str]:
+    """What tracks are, such as `forced`, that a container cannot say; each once."""
+    if container != "mov":
+        return []
+    roles = (role for track in tracks for role in Disposition if role & track.disposition)
+    return list(dict.fromkeys(str(role.name) for role in roles if role != Disposition.default))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ class EncodeOptions:
     """How annotated media are written."""
 
     vcodec: str | None = None
-    """`h264`, `hevc`, `vp9` or `av1`; None is the container's own: VP9 for WebM, else H.264."""
+    """One of `media.encoders.ENCODERS`; None is the container's own: VP9 for WebM, else H.264."""
     crf: float = 20
     """Constant quality as the encoder counts it; lower is better and larger."""
     preset: str = "veryfast"

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from rtdetrv2_cli import types
 from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError
+from rtdetrv2_cli.media.hdr_picture import light_of, sdr_picture
 from rtdetrv2_cli.types import Frame, Size, SourceInfo
 
 Colour = tuple[int, int, int]
@@ -29,6 +30,8 @@ _REFUSED: Final = frozenset(("EPS", "MPEG", "WMF", "GRIB", "BUFR", "HDF5"))
 
 _MOVING: Final = frozenset(("GIF", "WEBP", "PNG", "AVIF", "TIFF"))
 """Formats whose further frames are shown in turn: not the previews and layers of MPO or PSD."""
+
+_ORIENTATION: Final = 0x0112
 
 _MILLISECOND: Final = Fraction(1, 1000)
 _DEFAULT_DELAY_MS: Final = 100
@@ -49,9 +52,10 @@ def read_picture(
     """
     with open_picture(location) as picture, told():
         pixels = rgb_pixels(picture, background)
+        light = light_of(picture)
     size = Size(*pixels.shape[:2])
     info = SourceInfo(name, location, size, frames=1, stream=stream)
-    yield Frame(info, size, 0, pixels)
+    yield Frame(info, size, 0, pixels, converted_from=light)
 
 
 def read_sequence(
@@ -82,11 +86,15 @@ def read_sequence(
             if picture.format == "TIFF":
                 yield Frame(info, size, index, pixels)
                 continue
+            light = light_of(picture)
             delay = shown_for(picture)
             pts = round(start)
             start += delay
             shown = round(start) - pts
-            yield Frame(info, size, index, pixels, pts, _MILLISECOND, pts / 1000, shown)
+            yield Frame(
+                *(info, size, index, pixels, pts, _MILLISECOND, pts / 1000, shown),
+                converted_from=light,
+            )
 
 
 @contextmanager
@@ -130,10 +138,11 @@ def rgb_pixels(picture: Image.Image, background: Colour = WHITE) -> types.Image:
     clipped: unsigned 16 bits from 0..65535 (12 bits from 0..4095 where the file says so); 32-bit
     integers likewise if they fit, else from their own minimum and maximum; floating point from
     0..1 if it fits, else from its minimum and maximum, with NaN black. Colours of 16 bits keep
-    their upper 8. Colour profiles are not applied, but for Lab.
+    their upper 8. Colour profiles are not applied, but for Lab. What the file says by code points
+    (cICP, nclx) to be HDR or BT.2020 becomes BT.709 SDR, as in videos.
     """
     picture.load()
-    picture = _upright(picture)
+    picture = _upright(_in_sdr(picture))
     if picture.mode.startswith(("I", "F")):
         return np.repeat(_scaled(picture)[:, :, None], 3, axis=2)
     if picture.mode == "LAB":
@@ -172,6 +181,15 @@ def _upright(picture: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(picture)
     except Exception:  # noqa: BLE001 - damaged EXIF raises anything; the picture itself is good
         return picture
+
+
+def _in_sdr(picture: Image.Image) -> Image.Image:
+    converted = sdr_picture(picture)
+    if converted is None:
+        return picture
+    with suppress(Exception):  # damaged EXIF raises anything; the picture itself is good
+        converted.getexif()[_ORIENTATION] = picture.getexif().get(_ORIENTATION, 1)
+    return converted
 
 
 def _scaled(picture: Image.Image) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.colour import Colours
 from rtdetrv2_cli.media.sound import known_tracks
 from rtdetrv2_cli.media.subtitles import subtitle_tracks
-from rtdetrv2_cli.media.video import first_video, open_container
+from rtdetrv2_cli.media.video import declared_end, first_video, open_container
 from rtdetrv2_cli.types import Frame
 
 _STALE_METADATA: Final = frozenset(
@@ -41,6 +41,18 @@ class Origin:
     @property
     def has_sound(self) -> bool:
         return self.container is not None and bool(known_tracks(self.container))
+
+    @property
+    def end(self) -> float:
+        """When its pictures end, in seconds; 0 where it does not say."""
+        if self.container is None or self.video is None:
+            return 0.0
+        declared = declared_end(self.container, self.video)
+        if declared is not None:
+            return declared
+        return (
+            sum(filter(None, (self.container.start_time, self.container.duration))) / av.time_base
+        )
 
     def opened_for_subtitles(self) -> tuple[InputContainer, av.VideoStream] | None:
         """The file opened once more, from its beginning, until `close`; None without subtitles."""

@@ -18,9 +18,12 @@ from PIL import Image
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.colour import Colours
+from rtdetrv2_cli.media.hardware import Hardware, planar, used_device
+from rtdetrv2_cli.media.hdr_picture import light_of
 from rtdetrv2_cli.media.images import open_picture, positions, shown_for, told
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.names import is_url
+from rtdetrv2_cli.media.tone_map import Kind
 from rtdetrv2_cli.media.video import (
     Upright,
     declared_end,
@@ -89,6 +92,10 @@ class VideoFacts:
     bytes: int | None
     codec: str
     profile: str | None
+    decoder: str
+    """FFmpeg's name of the decoder, such as `libdav1d`."""
+    hardware: str | None
+    """The hardware that it uses, such as `cuda`; None is software."""
     pixel_format: str
     bit_depth: int
     """Of the deepest component."""
@@ -143,6 +150,8 @@ class PictureFacts:
     rotation: int
     """Degrees by which the stored picture is turned clockwise."""
     mirrored: bool
+    light: Kind | None
+    """`pq`, `hlg` or `bt2020` where it is not SDR of a narrower gamut."""
     frames: int
     """Frames, pages or layers in the file."""
     seconds: float | None
@@ -154,17 +163,23 @@ class PictureFacts:
 Facts = VideoFacts | PictureFacts
 
 
-def probe(item: Input) -> Facts:
+def probe(item: Input, hardware: Hardware | None = None) -> Facts:
     """Looks at an input. Of a video it reads some hundred packets, and decodes one frame.
 
     An animation is read to its end, because each of its frames says for itself how long it lasts.
+
+    Args:
+        item: What to look at.
+        hardware: What would decode a video; None is software.
 
     Raises:
         InputError: It cannot be opened, holds no video, or nothing in it can be decoded.
     """
     if not is_url(item.location) and not Path(item.location).is_file():
         raise InputError("cannot be probed: a pipe or device gives its first bytes only once")
-    return _probe_video(item.location) if item.kind == "video" else _probe_picture(item)
+    if item.kind == "video":
+        return _probe_video(item, hardware or Hardware())
+    return _probe_picture(item)
 
 
 def _probe_picture(item: Input) -> PictureFacts:
@@ -173,6 +188,7 @@ def _probe_picture(item: Input) -> PictureFacts:
         rotation, mirrored = _TURNS.get(_orientation(picture), (0, False))
         moves = item.kind == "sequence"
         transparent, mode = picture.has_transparency_data, picture.mode
+        light = light_of(picture)
         frames = len(positions(picture)) if moves else getattr(picture, "n_frames", 1)
         timed = moves and picture.format != "TIFF"
         seconds = _animation_seconds(picture) if timed else None
@@ -185,6 +201,7 @@ def _probe_picture(item: Input) -> PictureFacts:
             stored_size=stored,
             rotation=rotation,
             mirrored=mirrored,
+            light=light,
             frames=frames,
             seconds=seconds,
             cut_off=timed and seconds is None,
@@ -212,14 +229,15 @@ def _animation_seconds(picture: Image.Image) -> float | None:
     return milliseconds / 1000
 
 
-def _probe_video(location: str) -> VideoFacts:
-    with open_container(location) as container:
+def _probe_video(item: Input, hardware: Hardware) -> VideoFacts:
+    with open_container(item.location, hardware) as container:
         video = first_video(container)
         video.thread_type = "SLICE"
         try:
             seen = _look(container, video)
         except av.FFmpegError as error:
-            raise InputError(f"cannot be read: {reason(error, location)}") from error
+            raise InputError(f"cannot be read: {reason(error, item.location)}") from error
+        hardware.check(video, item.name)
         return _facts(container, video, seen)
 
 
@@ -273,7 +291,7 @@ def _first_frame(packet: "av.Packet[Any]") -> av.VideoFrame | None:
 
 
 def _facts(container: InputContainer, video: av.VideoStream, seen: _Seen) -> VideoFacts:
-    context, frame = video.codec_context, seen.frame
+    context, frame = video.codec_context, planar(seen.frame)
     upright = Upright.of(frame)
     tags = Colours(frame.colorspace, frame.color_primaries, frame.color_trc)
     return VideoFacts(
@@ -281,6 +299,8 @@ def _facts(container: InputContainer, video: av.VideoStream, seen: _Seen) -> Vid
         bytes=container.size if container.size > 0 else None,
         codec=context.codec.canonical_name,
         profile=video.profile,
+        decoder=context.codec.name,
+        hardware=used_device(video),
         pixel_format=frame.format.name,
         bit_depth=max(component.bits for component in frame.format.components),
         size=upright.size(frame),

@@ -84,6 +84,14 @@ class Recorded:
         with _readable(self.path), understood(f"{self.path}, frame {number} of {source}"):
             return self._understand(self._fetch(place))
 
+    def span(self, source: str) -> range:
+        """From the first recorded frame of a source to behind the last, and how far they lie apart.
+
+        The distance is that of the last two; 1 where there is one. Empty where there is none.
+        """
+        places = self._frames.get(source)
+        return range(0) if places is None else places.span()
+
     def note(self, entries: Iterable[Entry]) -> None:
         """Checks every record and notes where each frame's is.
 
@@ -158,6 +166,11 @@ class _Places:
             self._places = array("q", (place for _, place in pairs))
         numbers = pairwise(self._numbers)
         return next((earlier for earlier, later in numbers if earlier == later), None)
+
+    def span(self) -> range:
+        last = self._numbers[-1]
+        step = last - self._numbers[-2] if len(self._numbers) > 1 else 1
+        return range(self._numbers[0], last + step, step)
 
     def find(self, number: int) -> int | None:
         at = bisect_left(self._numbers, number)

@@ -1,14 +1,16 @@
 """Media with what was recorded of them: a source, and the detector that answers for its frames."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rtdetrv2_cli.errors import InputError
+from rtdetrv2_cli.errors import InputError, RtDetrV2Error
+from rtdetrv2_cli.media.hardware import NONE, Hardware
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.recorded import Recorded, RecordedFrame
+from rtdetrv2_cli.media.selection import covering
 from rtdetrv2_cli.media.source import open_source
 from rtdetrv2_cli.types import Detections, Failure, Frame, Size, SourceEvent
 
@@ -34,16 +36,20 @@ class Choice:
 
 
 class Replay:
-    """Frames of inputs in order, and as a detector what was recorded of each.
+    """The recorded frames of inputs in order, and as a detector what was recorded of each.
 
     Every frame is compared with its record: another size or time means that the records are of
-    another file, which is a `Failure` of this input, and the next one follows.
+    another file, which is a `Failure` of this input, and the next one follows. So is an input of
+    which nothing is recorded. Frames between recorded ones are passed over, and the one before
+    them is shown for as long; behind the last one this ends where a next one was due.
 
     Args:
         inputs: Named as when they were recorded.
         recorded: What was found in them.
         choice: Which of it is wanted.
-        max_frames: At most this many frames of each input.
+        max_frames: At most this many recorded frames of each input.
+        hold: Frames between recorded ones come as well, marked `held`.
+        hwaccel: What decodes videos; see `rtdetrv2_cli.media.hardware.Hardware`.
     """
 
     batch_size = 1
@@ -55,28 +61,69 @@ class Replay:
         choice: Choice,
         *,
         max_frames: int | None = None,
+        hold: bool = False,
+        hwaccel: str = NONE,
     ) -> None:
         self.without = 0
-        """Frames of which there is no record; nothing is found in them."""
+        """Frames between recorded ones, of which there is no record."""
         self.first_without: tuple[str, int] | None = None
         """Source and index of the first of them."""
         self._inputs = inputs
         self._recorded = recorded
         self._choice = choice
         self._max_frames = max_frames
+        self._hold = hold
+        self._hardware = Hardware(hwaccel)
+        self._is_cut = False
+        """Whether the input at hand goes on behind what is drawn of it."""
         self._found: dict[tuple[str, int], Detections] = {}
 
     def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
         """Frames and failures in order; closing the generator closes the open file."""
         for item in self._inputs:
-            with closing(open_source([item], max_frames=self._max_frames).frames()) as frames:
+            source = open_source([item], hwaccel=self._hardware)
+            events: list[SourceEvent] = []
+            with closing(source.frames()) as items:
                 try:
-                    for frame in frames:
-                        if isinstance(frame, Frame):
-                            self._found[_place(frame)] = self._look_up(frame)
+                    for frame in self._chosen(item, _only_frames(items, events)):
                         yield frame
-                except InputError as error:
+                        yield from events
+                        events.clear()
+                except RtDetrV2Error as error:
+                    yield from events
                     yield Failure(item.name, error, item.stream)
+
+    def _chosen(self, item: Input, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """The frames that are drawn, the last one marked `cut` if the source goes on behind it."""
+        marked = self._marked(item, frames)
+        last: Frame | None = None
+        try:
+            for frame in marked if self._hold else covering(marked):
+                if last is not None:
+                    yield last
+                last = frame
+        except RtDetrV2Error:
+            if last is not None:
+                yield last
+            raise
+        if last is not None:
+            yield replace(last, cut=self._is_cut)
+
+    def _marked(self, item: Input, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """The frames from the first record to the last, those without one marked `held`."""
+        span, taken = self._recorded.span(item.name), 0
+        self._is_cut = False
+        for frame in frames:
+            if not span:
+                raise InputError(f"there is no record of it in {self._recorded.path}")
+            if frame.index < span.start:
+                continue
+            is_recorded = frame.index < span.stop and self._look_up(frame)
+            if frame.index >= span.stop or (is_recorded and taken == self._max_frames):
+                self._is_cut = True
+                return
+            taken += is_recorded
+            yield frame if is_recorded else replace(frame, held=True)
 
     def __call__(self, frames: Sequence[Frame]) -> list[Detections]:
         """What was recorded of frames that came out of here, once for each."""
@@ -84,14 +131,16 @@ class Replay:
             _ = frame.image  # made on this thread, while the frames before it are written
         return [self._found.pop(_place(frame)) for frame in frames]
 
-    def _look_up(self, frame: Frame) -> Detections:
+    def _look_up(self, frame: Frame) -> bool:
+        """Whether a frame is recorded; then what is wanted of it is kept until it is asked for."""
         record = self._recorded.frame(*_place(frame))
         if record is None:
             self.without += 1
             self.first_without = self.first_without or _place(frame)
-            return Detections.empty()
+            return False
         self._compare(frame, record)
-        return self._choice.of(record.detections)
+        self._found[_place(frame)] = self._choice.of(record.detections)
+        return True
 
     def _compare(self, frame: Frame, record: RecordedFrame) -> None:
         if record.size != frame.size:
@@ -104,6 +153,23 @@ class Replay:
             f"the records are of another file: frame {frame.index} {differs} in "
             f"{self._recorded.path}"
         )
+
+
+def _only_frames(
+    items: Iterable[Frame | Failure | SourceEvent], events: list[SourceEvent]
+) -> Iterator[Frame]:
+    """The frames; events are put aside.
+
+    Raises:
+        RtDetrV2Error: What a `Failure` among them holds.
+    """
+    for item in items:
+        if isinstance(item, Frame):
+            yield item
+        elif isinstance(item, Failure):
+            raise item.error
+        else:
+            events.append(item)
 
 
 def _place(frame: Frame) -> tuple[str, int]:

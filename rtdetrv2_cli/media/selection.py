@@ -132,7 +132,7 @@ class _Pass:
     def chosen(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         selection, span = self.selection, self._span(frames)
         if selection.thins and not selection.hold:
-            span = _covering(span)
+            span = covering(span)
         last: Frame | None = None
         try:
             for frame in span:
@@ -223,15 +223,16 @@ class _Pass:
         )
 
 
-def _covering(span: Iterator[Frame]) -> Iterator[Frame]:
-    """The frames that are not held, each as long as it and those held after it."""
+def covering(span: Iterator[Frame]) -> Iterator[Frame]:
+    """The frames that are not held, each shown for as long as it and those held after it."""
     shown: Frame | None = None
     before: Frame | None = None
     try:
         for frame in span:
             if shown is None or not frame.held:
                 if shown is not None:
-                    yield _lasting(shown, frame.pts)
+                    was_held = before is not None and before.held
+                    yield _lasting(shown, frame.pts) if was_held else shown
                 shown = frame
             elif frame.pts is not None and before is not None and before.pts is not None:
                 own = frame.duration or max(0, frame.pts - before.pts)

@@ -10,10 +10,11 @@ from contextlib import closing
 from typing import Final, Protocol
 
 from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError
+from rtdetrv2_cli.media.hardware import NONE, Hardware
 from rtdetrv2_cli.media.images import WHITE, Colour, read_picture, read_sequence
 from rtdetrv2_cli.media.inputs import Input, list_inputs
 from rtdetrv2_cli.media.kinds import Kind
-from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
+from rtdetrv2_cli.media.selection import Selection, select
 from rtdetrv2_cli.media.video import read_video
 from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent
 
@@ -40,6 +41,7 @@ def open_source(
     max_frames: int | None = None,
     hold: bool = False,
     allow_truncated: bool = False,
+    hwaccel: str | Hardware = NONE,
     background: Colour = WHITE,
 ) -> Source:
     """A source over one path or URL, or over many, or over inputs that are listed already.
@@ -53,14 +55,16 @@ def open_source(
         max_frames: At most this many frames of each input.
         hold: Frames that `stride` or `fps` pass over come as well, marked `held`.
         allow_truncated: What ends early is an event with a warning, not a failure.
+        hwaccel: What decodes videos, or the word for it; see `rtdetrv2_cli.media.hardware`.
         background: RGB colour shown where a picture is transparent.
 
     Raises:
         InputError: A path does not exist, or there is nothing to read.
-        UsageError: The choice of frames makes no sense.
+        UsageError: The choice of frames makes no sense, or there is no such hardware.
     """
     selection = Selection(start, end, stride, fps, max_frames, hold)
-    return _Files(_listed(source), selection, background, allow_truncated=allow_truncated)
+    hardware = hwaccel if isinstance(hwaccel, Hardware) else Hardware(hwaccel)
+    return _Files(_listed(source), selection, hardware, background, allow_truncated=allow_truncated)
 
 
 def _listed(source: str | os.PathLike[str] | Sequence[str | Input]) -> list[Input]:
@@ -96,13 +100,15 @@ class _Files:
     def __init__(
         self,
         inputs: Iterable[Input],
-        selection: Selection = EVERYTHING,
-        background: Colour = WHITE,
+        selection: Selection,
+        hardware: Hardware,
+        background: Colour,
         *,
         allow_truncated: bool = False,
     ) -> None:
         self._inputs = list(inputs)
         self._selection = selection
+        self._hardware = hardware
         self._background = background
         self._allow_truncated = allow_truncated
 
@@ -126,7 +132,9 @@ class _Files:
     def _read(self, item: Input) -> Generator[Frame, None, None]:
         place, name, stream = item.location, item.name, item.stream
         if item.kind == "video":
-            return read_video(place, name, stream=stream, selection=self._selection)
+            return read_video(
+                place, name, stream=stream, selection=self._selection, hardware=self._hardware
+            )
         if item.kind == "picture":
             return read_picture(place, name, stream=stream, background=self._background)
         pictures = read_sequence(place, name, stream=stream, background=self._background)

@@ -15,10 +15,10 @@ from typing import Final, Literal, Self, cast
 
 import av
 import numpy as np
-from av.buffer import Buffer
 from av.filter import Graph
 from numpy.typing import NDArray
 
+from rtdetrv2_cli.media.side_data import side_data
 from rtdetrv2_cli.types import Image
 
 Kind = Literal["pq", "hlg", "bt2020"]
@@ -193,11 +193,11 @@ def _is_bt2020(frame: av.VideoFrame) -> bool:
 
 def _mastering_peak(frame: av.VideoFrame) -> float:
     """cd/m2 of the brightest light on the display on which the video was mastered."""
-    told = frame.side_data.get("MASTERING_DISPLAY_METADATA")
+    told = side_data(frame, "MASTERING_DISPLAY_METADATA")
     if told is None:
         return _USUAL_PEAK
     # AVMasteringDisplayMetadata: ten ratios, the last of them this one, then two flags.
-    fields = np.frombuffer(bytes(cast(Buffer, told)), np.int32)
+    fields = np.frombuffer(told, np.int32)
     numerator, denominator, _, has_luminance = fields[18:22].tolist()
     if not has_luminance or denominator <= 0:
         return _USUAL_PEAK

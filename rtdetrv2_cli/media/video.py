@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import av
 import numpy as np
-from av.buffer import Buffer
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media.colour import frame_to_rgb
+from rtdetrv2_cli.media.hardware import Hardware, planar
 from rtdetrv2_cli.media.names import is_url, redact
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
 from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
+from rtdetrv2_cli.media.side_data import side_data
 from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.types import Frame, Image, Size, SourceInfo
 
@@ -39,12 +41,25 @@ _FORCED: Final = {".mjpeg": "mjpeg", ".mjpg": "mjpeg"}
 _URL_TIMEOUTS: Final = (10.0, 30.0)
 """Seconds to open a URL, and to wait for its next packet."""
 
+_TURNS: Final = {
+    -90: (True, True, False),
+    90: (True, False, True),
+    180: (False, True, True),
+    -180: (False, True, True),
+}
+"""Degrees counter-clockwise -> `Upright`, for a display matrix that PyAV does not show."""
+
 _DAMAGE: Final = (av.FFmpegError, ValueError)
 """What decoding raises; ValueError where PyAV meets a pixel format it does not know."""
 
 
 def read_video(
-    location: str, name: str, *, stream: int = 0, selection: Selection = EVERYTHING
+    location: str,
+    name: str,
+    *,
+    stream: int = 0,
+    selection: Selection = EVERYTHING,
+    hardware: Hardware | None = None,
 ) -> Generator[Frame, None, None]:
     """The frames of the first video stream, in the order of presentation.
 
@@ -53,43 +68,61 @@ def read_video(
     selection's start is decoded only where it must be; indexes count it all the same, a damaged
     packet that was not decoded as one frame.
 
+    Args:
+        location: Path or URL.
+        name: As records name it.
+        stream: Index of the source in the command.
+        selection: Which frames are yielded.
+        hardware: What decodes them; None is software.
+
     Raises:
         InputError: It cannot be opened, holds no video, cannot be read further, or has no frame
             of the selection.
         TruncatedError: It ends before the end that it declares or that was asked for; its frames
             have been yielded.
     """
+    hardware = hardware or Hardware()
     if selection.start and not is_url(location):
         try:
-            yield from _read(location, name, stream, selection, enters=True)
+            yield from _read(location, name, stream, selection, hardware, enters=True)
         except MissedEntryError as missed:
             _log.debug("%s: read from its beginning: %s", name, missed)
         else:
             return
-    yield from _read(location, name, stream, selection, enters=False)
+    yield from _read(location, name, stream, selection, hardware, enters=False)
 
 
 def _read(
-    location: str, name: str, stream: int, selection: Selection, *, enters: bool
+    location: str,
+    name: str,
+    stream: int,
+    selection: Selection,
+    hardware: Hardware,
+    *,
+    enters: bool,
 ) -> Iterator[Frame]:
     """The selected frames, decoded from the beginning or from the nearest keyframe.
 
     Raises:
         MissedEntryError: There is no such keyframe, or it leads astray; nothing has been yielded.
     """
-    with open_container(location) as container:
+    with open_container(location, hardware) as container:
         video = first_video(container)
         # Frame threads gain nothing on small clips and have been seen to hang beside torchvision.
         video.thread_type = "SLICE"
-        reader = _Reader(container, video, location, name, stream)
+        reader = _Reader(container, video, location, name, stream, hardware)
         if enters:
             reader.begin_at(enter(container, video, demuxed(container, video), selection.start))
         yield from select(reader.checked(selection.end), selection, origin=reader.origin)
 
 
 @contextmanager
-def open_container(location: str) -> Iterator[InputContainer]:
+def open_container(location: str, hardware: Hardware | None = None) -> Iterator[InputContainer]:
     """Opens a video by its content; local files can reach neither network nor other files.
+
+    Args:
+        location: Path or URL.
+        hardware: What decodes it; None is software.
 
     Raises:
         InputError: It is no video, or cannot be reached; the message holds no credentials.
@@ -97,14 +130,19 @@ def open_container(location: str) -> Iterator[InputContainer]:
     options = {} if is_url(location) else {"protocol_whitelist": "file"}
     if not is_url(location):
         options["format_whitelist"] = _local_formats()
-    try:
-        container = av.open(
+
+    def opened(accelerator: HWAccel | None = None) -> InputContainer:
+        return av.open(
             location,
             format=_FORCED.get(Path(location).suffix.lower()),
             options=options,
             metadata_errors="replace",
             timeout=_URL_TIMEOUTS if is_url(location) else None,
+            hwaccel=accelerator,
         )
+
+    try:
+        container = opened() if hardware is None else hardware.opened(opened)
     except av.ArgumentError as error:  # what FFmpeg says of a format off the white list
         raise InputError("not a video: its format is not recognised") from error
     except _DAMAGE as error:
@@ -162,6 +200,7 @@ class _Reader:
     location: str
     name: str
     stream: int
+    hardware: Hardware
     count: int = 0
     skipped: int = 0
     """Packets that could not be decoded."""
@@ -192,6 +231,7 @@ class _Reader:
         layout: tuple[object, ...] = ()
         for decoded in self._decoded():
             if info is None:
+                self.hardware.check(self.video, self.name)
                 upright = Upright.of(decoded)
                 info = self._info(upright.size(decoded))
             pts = self._time(decoded)
@@ -362,10 +402,10 @@ class Upright:
     @classmethod
     def of(cls, frame: av.VideoFrame) -> Self:
         """Reads the display matrix: stored (x, y) is shown at (a x + c y, b x + d y)."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix = side_data(frame, "DISPLAYMATRIX")
         if matrix is None:
-            return cls()
-        a, b, _, c, d = np.frombuffer(bytes(cast(Buffer, matrix)), np.int32)[:5].tolist()
+            return cls(*_TURNS.get(frame.rotation, ()))
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
         transposed = abs(b) > abs(a)
         return cls(transposed, (c if transposed else a) < 0, (b if transposed else d) < 0)
 
@@ -386,7 +426,7 @@ class Upright:
         return Size(*upright)
 
     def pixels(self, frame: av.VideoFrame) -> Image:
-        image = frame_to_rgb(frame)
+        image = frame_to_rgb(planar(frame))
         if self == Upright():
             return image
         import cv2  # 0.17 s; turns 1080p in 6 ms where NumPy takes 15

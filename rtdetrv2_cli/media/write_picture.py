@@ -48,7 +48,7 @@ class PictureWriter:
         """Encodes the picture, with colour profile, EXIF and resolution of its source."""
         if self._written:
             raise OutputError(f"cannot write {self._file.path}: it holds one picture")
-        options = _options(self._format, frame.source.location)
+        options = _options(self._format, frame)
         with refused(self._file.path):
             Image.fromarray(image).save(self._file.part, format=self._format, **options)
         self._written = True
@@ -77,7 +77,7 @@ class SequenceWriter:
     def write(self, frame: Frame, image: types.Image) -> None:
         """Takes one picture."""
         if not self._pictures:
-            self._options = _options(self._format, frame.source.location)
+            self._options = _options(self._format, frame)
         picture = Image.fromarray(image)
         if self._format == "GIF":
             # A third of the memory; Pillow would do the same at the end.
@@ -113,14 +113,16 @@ class SequenceWriter:
         return [round(delay) for delay in (*delays, last)]
 
 
-def _options(pillow_format: str, location: str) -> dict[str, Any]:
+def _options(pillow_format: str, frame: Frame) -> dict[str, Any]:
     """How to save: our quality, and what the source's file says besides its pixels."""
     options: dict[str, Any] = dict(_QUALITY.get(pillow_format, {}))
     try:
-        with open_picture(location) as source:
+        with open_picture(frame.source.location) as source:
             options |= _kept(source, pillow_format)
     except InputError:
         return options  # no picture file: a video, or pixels that were never in a file
+    if frame.converted_from is not None:
+        options.pop("icc_profile", None)  # of light that it is not any more
     return options
 
 

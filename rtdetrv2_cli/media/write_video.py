@@ -15,9 +15,9 @@ from av.container import OutputContainer
 
 from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.beside import Beside
-from rtdetrv2_cli.media.chapters import copy_chapters
+from rtdetrv2_cli.media.chapters import moved_chapters, write_chapters
 from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
-from rtdetrv2_cli.media.encoders import pick_encoder
+from rtdetrv2_cli.media.encoders import choose_encoder
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
@@ -28,17 +28,19 @@ from rtdetrv2_cli.media.video import reason
 from rtdetrv2_cli.types import Frame, Image, Size
 
 if TYPE_CHECKING:
+    from av.container.core import Chapter
+
     from rtdetrv2_cli.media.encode import EncodeOptions
 
 _log = logging.getLogger(__name__)
 
-_CODEC: Final = {"webm": "vp9"}
-_DEFAULT_CODEC: Final = "h264"
 _DEFAULT_RATE: Final = Fraction(25)
 _HIGHEST_RATE: Final = 1000
 """Frames per second; more is a time base that a careless muxer gave for a rate."""
 _KEYFRAME_SECONDS: Final = 4
 _MOST_FRAMES_BETWEEN_KEYS: Final = 250
+_SLACK_SECONDS: Final = 0.5
+"""Pictures that end this close to the declared end of the source were shown to their end."""
 _PROGRESSIVE: Final = 1
 """FFmpeg's field order; above it are those of interlaced pictures."""
 
@@ -63,7 +65,7 @@ class Layout:
     refusal: str
     """Why the sound is not copied; empty where nothing was refused."""
     notes: tuple[str, ...]
-    """What is said of subtitles that cannot be copied."""
+    """What is said of tracks that cannot be kept as they are."""
     chapters: int
     shift_seconds: float
     """By how much everything is moved, because the source begins before zero."""
@@ -100,6 +102,7 @@ class VideoWriter:
         self._last_pts = -1
         self._end = 0.0
         self._cut = False
+        self._chapters: list[Chapter] = []
         self._notes: list[str] = []
         """What is said of its subtitles once it is really written."""
         self._warned: set[str] = set()
@@ -134,7 +137,7 @@ class VideoWriter:
             sound_codecs=tuple(s.codec_context.codec.canonical_name for s in streams.audio),
             refusal=self._refusal,
             notes=tuple(self._notes),
-            chapters=len(self._output.chapters()),
+            chapters=len(self._chapters),
             shift_seconds=float(self._shift * self._time_base),
         )
 
@@ -162,6 +165,7 @@ class VideoWriter:
                 self._encode(None)
                 for streams in self._beside:
                     streams.finish(self._end, cut=self._cut)
+                self._write_chapters()
             self._close()
         self._file.commit()
 
@@ -210,7 +214,7 @@ class VideoWriter:
         beside: list[Beside] = []
         shift = self._shift * self._time_base
         start = self._first.seconds if self._begins_later else None
-        copy_chapters(source, output, shift)
+        self._chapters = moved_chapters(source, shift)
         if way != "left out":
             copy = way == "copied"
             beside.append(Sound(source, pictures, output, copy=copy, shift=shift, start=start))
@@ -219,6 +223,8 @@ class VideoWriter:
             beside.append(subtitles)
             self._note_subtitles("encoded anew", subtitles.encoded)
             self._note_subtitles("left out", subtitles.left_out)
+        if lost := ", ".join(dict.fromkeys(role for each in beside for role in each.lost_roles)):
+            self._notes.append(f"{self._format} cannot say which tracks are {lost}")
         return beside
 
     def _note_subtitles(self, way: str, codecs: list[str]) -> None:
@@ -238,21 +244,17 @@ class VideoWriter:
         }
 
     def _add_video(self, output: OutputContainer) -> av.VideoStream:
-        codec = self._options.vcodec or _CODEC.get(self._format, _DEFAULT_CODEC)
-        encoder = pick_encoder(codec)
-        settings = encoder.settings(self._options.crf, self._options.preset)
         try:
-            video = output.add_stream(encoder.name, rate=self._rate, options=settings)
-        except ValueError as error:
-            raise OutputError(
-                f"cannot write {self._file.path}: {self._format} cannot hold "
-                f"{codec}, choose another codec or .mkv"
-            ) from error
+            encoder = choose_encoder(self._format, self._options.vcodec)
+        except OutputError as error:
+            raise OutputError(f"cannot write {self._file.path}: {error}") from error
+        settings = encoder.settings(self._options.crf, self._options.preset)
+        video = output.add_stream(encoder.name, rate=self._rate, options=settings)
         assert isinstance(video, av.VideoStream)
         height, width = self._first.size
         context = video.codec_context
         context.height, context.width = height + height % 2, width + width % 2
-        context.pix_fmt = "yuv420p"
+        context.pix_fmt = encoder.pixel_format
         context.time_base = self._time_base
         context.flags |= Flags.frame_duration
         context.gop_size = max(
@@ -267,8 +269,13 @@ class VideoWriter:
         try:
             context.open()
         except av.FFmpegError as error:
+            size = Size(context.height, context.width)
             told = ", ".join(f"{key} {value}" for key, value in settings.items())
-            raise OutputError(f"{encoder.name} refuses {told}: {reason(error)}") from error
+            why = encoder.refusal(size, settings) or reason(error)
+            raise OutputError(
+                f"cannot write {self._file.path}: {encoder.name} refuses "
+                f"{size.width}x{size.height}, {told}: {why}"
+            ) from error
         return video
 
     def _encode(self, planes: av.VideoFrame | None) -> None:
@@ -277,6 +284,12 @@ class VideoWriter:
             for streams in self._beside if packet.dts is not None else ():
                 streams.advance(float(((packet.dts or 0) - self._shift) * self._time_base))
             self._output.mux_one(packet)
+
+    def _write_chapters(self) -> None:
+        assert self._output is not None
+        stopped = self._cut or self._end < self._origin.end - _SLACK_SECONDS
+        end = Fraction(self._end) + self._shift * self._time_base
+        write_chapters(self._chapters, self._output, end if stopped else None)
 
     def _time(self, frame: Frame) -> int:
         """The frame's own time; encoders and containers refuse one that does not rise."""

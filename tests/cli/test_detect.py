@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtdetrv2_cli.media.encoders import ENCODERS
+from rtdetrv2_cli.media.hardware import device_refusal, devices
+
 
 def names_below(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
@@ -114,6 +117,61 @@ def test_a_video_becomes_a_video_of_as_many_frames(detect, make_clip, tmp_path, 
         assert sum(1 for _ in video.decode(video=0)) == 7
     expected = [("walk.mp4", i) for i in range(7)]
     assert frames_of(tmp_path / "out/detections.jsonl") == expected
+
+
+def test_videos_are_decoded_in_software_where_hardware_is_absent(detect, make_clip):
+    if "cuda" not in devices() or device_refusal("cuda") is None:
+        pytest.skip("needs a build that knows CUDA, on a machine without it")
+    for name in ("a.mp4", "b.mp4"):
+        make_clip(name, frames=2)
+    plain = detect("a.mp4", "b.mp4", "-o", "-")
+    assert plain.code == 0
+    told = detect("a.mp4", "b.mp4", "-o", "-", "--hwaccel", "cuda")
+    assert told.code == 0
+    assert told.err.count("cuda cannot be used here") == 1
+    assert told.err.count("warning") == 1
+    quiet = detect("a.mp4", "b.mp4", "-o", "-", "--hwaccel", "auto")
+    assert "cannot be used" not in quiet.err
+    frames = [
+        [line for line in outcome.out.splitlines() if '"frame"' in line]
+        for outcome in (plain, told, quiet)
+    ]
+    assert len(frames[0]) == 4
+    assert frames[0] == frames[1] == frames[2]
+
+
+def test_absent_hardware_is_told_before_the_model_is_loaded(cli, make_clip):
+    if ENCODERS["h264_nvenc"][0].refusal() is None:
+        pytest.skip("it is not absent")
+    make_clip()
+    for word in ("h264_nvenc", "h264-nvenc"):
+        outcome = cli("detect", "clip.mp4", "-m", "no-such-model", "--vcodec", word)
+        assert outcome.code == 7
+        assert outcome.err.count("\n") == 1
+        assert "h264_nvenc needs an NVIDIA GPU" in outcome.err
+        assert "choose one of h264, hevc" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (("-o", "a.webm", "--vcodec", "hevc"), 7, "webm cannot hold hevc: choose another"),
+        (("-o", "a.mov", "--vcodec", "vp9"), 7, "mov cannot hold vp9: choose another"),
+        (("--crf", "60"), 2, "no quality 60: libx264 knows 0, the best, to 51"),
+    ],
+)
+def test_what_no_encoder_can_do_is_told_before_the_model_is_loaded(
+    cli, make_clip, options, code, told
+):
+    make_clip()
+    outcome = cli("detect", "clip.mp4", "-m", "no-such-model", *options)
+    assert outcome.code == code
+    assert told in outcome.err
+
+
+def test_a_quality_that_the_container_s_own_codec_has_is_taken(detect, make_clip):
+    make_clip()
+    assert detect("clip.mp4", "-o", "a.webm", "--crf", "60").code == 0
 
 
 def test_video_options_reach_the_encoder(detect, make_clip, tmp_path):

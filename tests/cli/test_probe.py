@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_cli.cli import console, devices
+from rtdetrv2_cli.media import hardware
 from rtdetrv2_cli.media.cameras import Camera
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
@@ -56,6 +57,7 @@ class TestWords:
         assert outcome.out.splitlines() == [
             "clip.mp4",
             "  video      h264 (High), yuv420p, 8 bit, in QuickTime / MOV",
+            "  decoder    h264, in software",
             "  size       64x48",
             "  rate       25 fps, constant",
             f"  length     1.20 s, 30 frames, {size / 1000:.1f} kB, {size * 8 / 1200:.0f} kb/s",
@@ -321,12 +323,12 @@ class TestUnreadable:
     def test_without_an_encoder_the_facts_are_shown_all_the_same(
         self, probe, probe_json, make_clip, monkeypatch
     ):
-        monkeypatch.setattr("rtdetrv2_cli.media.encoders.Encoder.opens", lambda self: False)
+        monkeypatch.setattr("rtdetrv2_cli.media.encoders.Encoder.refusal", lambda self: "broken")
         make_clip()
         outcome = probe("clip.mp4")
         assert outcome.code == 0
         assert lines(outcome.out, "size") == ["64x48"]
-        assert "cannot write: no encoder for 'h264'" in outcome.out
+        assert "cannot write detections/clip.mp4: no encoder for 'h264'" in outcome.out
         [found] = probe_json("clip.mp4")["inputs"]
         assert found["detect"]["output"] is None
         assert "no encoder" in found["detect"]["problem"]
@@ -380,6 +382,7 @@ class TestJson:
             "matrix": None,
             "range": "limited",
         }
+        assert (video["decoder"], video["hardware"]) == ("h264", None)
         assert found["audio"] == [
             {
                 "codec": "aac",
@@ -418,6 +421,18 @@ class TestJson:
         assert len({tuple(each) for each in inputs}) == 1
         assert len({tuple(each["detect"]) for each in inputs[:3]}) == 1
         assert inputs[1]["picture"].keys() == inputs[2]["picture"].keys()
+
+    def test_which_decoder_would_be_used_is_told(self, probe, probe_json, make_clip, monkeypatch):
+        make_clip()
+        assert lines(probe("clip.mp4").out, "decoder") == ["h264, in software"]
+        assert probe("clip.mp4", "--hwaccel", "gpu").code == 2
+        if "cuda" in hardware.devices() and hardware.device_refusal("cuda"):
+            fallen = probe("clip.mp4", "--hwaccel", "cuda")
+            assert lines(fallen.out, "decoder") == ["h264, in software"]
+            assert "cuda cannot be used here" in fallen.err
+        monkeypatch.setattr("rtdetrv2_cli.media.probe.used_device", lambda video: "cuda")
+        assert lines(probe("clip.mp4").out, "decoder") == ["h264, cuda"]
+        assert probe_json("clip.mp4")["inputs"][0]["video"]["hardware"] == "cuda"
 
     def test_a_length_that_is_no_number_is_not_taken(self, probe_json, make_clip):
         path = make_clip("a.mkv", 30)
@@ -458,6 +473,11 @@ class TestDevices:
         ]
         assert ["compute", "cpu"] in rows
         assert ["encoder", "h264", "libx264"] in rows
+        decoders = [row for row in rows if row[0] == "decoder"]
+        assert decoders == [
+            ["decoder", name, hardware.device_refusal(name) or "works"]
+            for name in hardware.devices()
+        ]
 
     def test_json_holds_the_same(self, probe_json, cameras):
         document = probe_json("--list-devices")
@@ -472,7 +492,8 @@ class TestDevices:
 
     def test_only_encoders_that_open_are_listed(self, probe_json, cameras, monkeypatch):
         monkeypatch.setattr(
-            "rtdetrv2_cli.media.encoders.Encoder.opens", lambda self: self.name == "libx265"
+            "rtdetrv2_cli.media.encoders.Encoder.refusal",
+            lambda self: None if self.name == "libx265" else "broken",
         )
         document = probe_json("--list-devices")
         assert document["encoders"] == [{"codec": "hevc", "encoder": "libx265"}]

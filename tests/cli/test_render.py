@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rtdetrv2_cli.media.hardware import device_refusal, devices
+
 BOX = [10, 8, 40, 36]
 
 
@@ -264,18 +266,67 @@ def test_the_report_tells_where_the_detections_come_from(detect, cli, make_pictu
 # records and media that do not fit
 
 
-def test_frames_without_a_record_are_plain_and_told_once(cli, make_clip, write, tmp_path):
+@pytest.mark.parametrize("hold", [False, True])
+def test_frames_without_a_record_are_left_out_or_held_and_told_once(
+    hold, cli, make_clip, write, tmp_path
+):
     clip = make_clip("walk.mp4", frames=6)
     _, times = decoded(clip)
     records = write(*(frame("walk.mp4", found(), index=i, pts=times[i]) for i in (0, 1, 5)))
-    outcome = cli("render", records, "walk.mp4", "--no-labels")
+    outcome = cli("render", records, "walk.mp4", "--no-labels", *(["--hold"] if hold else []))
     assert outcome.code == 0
-    told = "warning: no record of 3 frames, first of frame 2 of walk.mp4: they are written as"
-    assert outcome.err.count(told) == 1
-    drawn, _ = decoded(tmp_path / "rendered/walk.mp4")
+    assert outcome.err.count("no record of 3 frames, first of frame 2 of walk.mp4: ") == 1
+    kept = [0, 1, 2, 3, 4, 5] if hold else [0, 1, 5]
+    drawn, shown = decoded(tmp_path / "rendered/walk.mp4")
+    assert shown == [times[i] for i in kept]
     plain, _ = decoded(clip)
-    change = np.abs(drawn.astype(int) - plain).mean(axis=(1, 2, 3))
-    assert (change > 4).tolist() == [True, True, False, False, False, True]
+    change = np.abs(drawn.astype(int) - plain[kept]).mean(axis=(1, 2, 3))
+    assert (change > 4).all()
+
+
+def test_a_picture_of_which_nothing_is_recorded_is_told_and_not_written(
+    cli, make_picture, write, tmp_path
+):
+    for name in "ab":
+        make_picture(f"in/{name}.png")
+    outcome = cli("render", write(frame("a.png", found())), "in", "--style", "blur")
+    assert outcome.code == 5
+    assert "b.png: there is no record of it in" in outcome.err
+    assert names_below(tmp_path / "rendered") == ["a.png", "run.json"]
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        ("--vid-stride", 3),
+        ("--vid-stride", 3, "--hold"),
+        ("--start", 0.2, "--end", 0.6),
+        ("--start", 0.1, "--vid-stride", 4, "--max-frames", 3),
+        ("--fps", 10),
+        ("--end", 0.52),
+    ],
+)
+def test_frames_that_detect_has_chosen_are_rendered_as_it_wrote_them(
+    detect, cli, make_clip, tmp_path, selection
+):
+    make_clip("walk.mp4", frames=25, sound="aac")
+    assert detect("walk.mp4", *selection).code == 0
+    hold = [option for option in selection if option == "--hold"]
+    outcome = cli("render", "detections/detections.jsonl", "walk.mp4", *hold)
+    assert outcome.code == 0
+    first, again = tmp_path / "detections/walk.mp4", tmp_path / "rendered/walk.mp4"
+    for one, other in zip(decoded(first), decoded(again), strict=True):
+        assert np.array_equal(one, other)
+    assert sound(first) == sound(again)
+    assert first.read_bytes() == again.read_bytes()
+
+
+def test_max_frames_counts_recorded_frames(detect, cli, make_clip, tmp_path):
+    make_clip("walk.mp4", frames=25)
+    assert detect("walk.mp4", "--vid-stride", 4, "-o", "found.jsonl").code == 0
+    assert cli("render", "found.jsonl", "walk.mp4", "--max-frames", 3, "-o", "a.mp4").code == 0
+    [_, shown] = decoded(tmp_path / "a.mp4")
+    assert shown == [0, 4 * 512, 8 * 512]
 
 
 def test_records_of_other_media_are_told_once(cli, make_picture, write):
@@ -455,6 +506,23 @@ def test_max_frames_and_the_encoder_s_options_are_obeyed(cli, make_clip, write, 
         assert not video.streams.audio
         assert video.streams.video[0].codec_context.name == "hevc"
         assert sum(1 for _ in video.decode(video=0)) == 3
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "told"),
+    [("gpu", 2, "choose auto, none"), ("cuda", 0, "decoded in software, cuda cannot be used")],
+)
+def test_absent_hardware_falls_back_and_unknown_hardware_does_not(
+    cli, make_clip, write, wish, code, told
+):
+    if wish in devices() and device_refusal(wish) is None:
+        pytest.skip("it is not absent")
+    if code == 0 and wish not in devices():
+        pytest.skip(f"this build does not know {wish}")
+    records = write_clip_records(write, make_clip("walk.mp4", frames=4), found())
+    outcome = cli("render", records, "walk.mp4", "-o", "out.mp4", "--hwaccel", wish)
+    assert outcome.code == code
+    assert outcome.err.count(told) == 1
 
 
 def test_quiet_says_nothing(cli, make_picture, write):

@@ -31,6 +31,8 @@ ONE_FILE = "only a folder gets several files of records"
         (["a.png", "--end", "0:01"], "no video is among the inputs"),
         (["a.png", "--vid-stride", 2], "no video is among the inputs"),
         (["a.png", "--fps", 2], "no video is among the inputs"),
+        (["a.png", "--hwaccel", "none"], "no video is among the inputs"),
+        (["b.mp4", "--hwaccel", "gpu"], "no hardware 'gpu' to decode on: choose auto, none"),
         (["a.png", "--allow-truncated"], "no video is among the inputs"),
         (["b.mp4", "--vid-stride", 2, "--fps", 2], "contradict"),
         (["b.mp4", "--hold"], "add --vid-stride or --fps"),

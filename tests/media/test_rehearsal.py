@@ -120,7 +120,7 @@ def test_a_picture_that_is_cut_off_cannot_be_read(make_picture, target):
 
 
 def test_without_an_encoder_the_reason_names_no_other_folder(make_clip, target, monkeypatch):
-    monkeypatch.setattr(encoders.Encoder, "opens", lambda self: False)
+    monkeypatch.setattr(encoders.Encoder, "refusal", lambda self: "broken")
     with pytest.raises(OutputError, match="no encoder for 'h264'"):
         rehearsed(make_clip(), target / "a.mp4")
 

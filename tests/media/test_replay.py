@@ -72,11 +72,12 @@ def test_a_pipeline_gets_each_frame_with_its_own_record(make_picture, tmp_path):
     with open_recorded(path) as recorded:
         replay = Replay(list_inputs([str(tmp_path / "in")]), recorded, Choice())
         summary = run(replay, replay, [sink])
-    *results, other, last = sink.items
+    *results, other, unrecorded = sink.items
     assert [len(each.detections) for each in results] == [0, 1, 2]
     assert isinstance(other, Failure)
     assert other.name == "3.png"
     assert "of another file" in str(other.error)
-    assert len(last.detections) == 0
-    assert (replay.without, replay.first_without) == (1, ("4.png", 0))
-    assert (summary.ok, summary.failed) == (4, 1)
+    assert isinstance(unrecorded, Failure)
+    assert (unrecorded.name, "no record of it" in str(unrecorded.error)) == ("4.png", True)
+    assert (replay.without, replay.first_without) == (0, None)
+    assert (summary.ok, summary.failed) == (3, 2)

@@ -3,7 +3,9 @@
 import logging
 import shutil
 import subprocess
+from contextlib import closing
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -246,6 +248,73 @@ def test_a_cut_takes_its_subtitles_and_chapters_along(suffix, make_subtitled, ou
     assert [text for _, _, text in packets(later)] == [packets(source)[2][2]]
     with av.open(str(later)) as container:
         assert [chapter["metadata"]["title"] for chapter in container.chapters()] == ["Two"]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov"])
+def test_forced_subtitles_stay_forced_or_it_is_told(suffix, make_subtitled, out, caplog):
+    roles = ("-disposition:s:0", "default", "-disposition:s:1", "forced+hearing_impaired")
+    source = make_subtitled("a.mkv", "srt", "srt", arguments=roles)
+    target = convert(source, out / f"a.{suffix}")
+    entries = "stream_disposition=default,forced,hearing_impaired"
+    command = ["ffprobe", "-v", "error", "-select_streams", "s", "-show_entries", entries]
+    shown = subprocess.run([*command, "-of", "csv=p=0", target], capture_output=True, check=True)
+    kept = "0,0,0" if suffix == "mov" else "0,1,1"
+    assert shown.stdout.decode().split() == ["1,0,0", kept]
+    told = [text for text in warnings(caplog) if "which tracks are" in text]
+    lost = "a.mkv: mov cannot say which tracks are forced, hearing_impaired"
+    assert [sorted(text) for text in told] == ([sorted(lost)] if suffix == "mov" else [])
+
+
+def chapters_of(path: Path) -> list[tuple[float, float, str]]:
+    with av.open(str(path)) as container:
+        return [
+            (
+                pytest.approx(float(chapter["start"] * chapter["time_base"]), abs=0.03),
+                pytest.approx(float(chapter["end"] * chapter["time_base"]), abs=0.03),
+                chapter["metadata"]["title"],
+            )
+            for chapter in container.chapters()
+        ]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "webm"])
+@pytest.mark.parametrize(
+    ("selection", "kept"),
+    [
+        ({"end": 0.8}, [(0.0, 0.8, "One")]),
+        ({"end": 2.0}, [(0.0, 0.9, "One"), (0.9, 2.0, "Two")]),
+        ({"max_frames": 10}, [(0.0, 0.4, "One")]),
+        ({"start": 0.4, "end": 2.0}, [(0.0, 0.5, "One"), (0.5, 1.6, "Two")]),
+        ({"start": 0.2, "max_frames": 5}, [(0.0, 0.2, "One")]),
+        ({"start": 1.0}, [(0.0, 2.0, "Two")]),
+        ({"stride": 10}, CHAPTERS),
+    ],
+)
+def test_chapters_end_where_the_pictures_end(suffix, selection, kept, make_subtitled, out):
+    source = make_subtitled("a.mkv")
+    target = convert(source, out / f"a.{suffix}", audio=False, selection=selection)
+    assert chapters_of(target) == kept
+    told = subprocess.run(
+        ["ffprobe", "-v", "error", "-show_chapters", "-of", "csv", target], capture_output=True
+    )
+    assert told.stderr == b""
+    assert told.stdout.count(b"chapter") == len(kept)
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_chapters_end_where_a_run_was_stopped(suffix, make_subtitled, out):
+    source = make_subtitled("a.mkv")
+    sink = MediaSink({"a.mkv": out / f"a.{suffix}"}, lambda image, _: image, EncodeOptions())
+    with sink, closing(open_source(source).frames()) as frames:
+        for frame in islice(frames, 15):
+            sink.write(Result(frame, Detections.empty()))
+    assert chapters_of(out / f"a.{suffix}") == [(0.0, 0.6, "One")]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_chapter_that_outlasts_the_pictures_with_the_sound_is_kept(suffix, make_subtitled, out):
+    source = make_subtitled(f"a.{suffix}", seconds=2)
+    assert chapters_of(convert(source, out / f"a.{suffix}")) == CHAPTERS
 
 
 def test_a_cut_just_before_the_end_takes_nothing_from_behind_it(make_subtitled, out):

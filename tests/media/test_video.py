@@ -1,3 +1,4 @@
+import io
 import logging
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import Colorspace
+from PIL import Image
 
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media import video
@@ -185,6 +187,32 @@ def encode_tagged(make_clip, picture, matrix, pix_fmt, colour_range):
         frame.colorspace, frame.color_range, frame.pts = matrix, colour_range, 0
         container.mux([*stream.encode(frame), *stream.encode(None)])
     return path
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_motion_jpeg_with_exif_in_its_frames_is_read_upright(orientation, tmp_path):
+    """PyAV has no name for EXIF beside a frame, and hides the display matrix with it."""
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "A camera", orientation
+    stored = np.zeros((48, 64, 3), np.uint8)
+    stored[:24, :32] = 250
+    data = io.BytesIO()
+    Image.fromarray(stored).save(data, "JPEG", exif=exif, quality=95)
+    path = tmp_path / "a.mov"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p"
+        for index in range(3):
+            packet = av.Packet(data.getvalue())
+            packet.pts = packet.dts = index
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 10), stream, True
+            container.mux(packet)
+    frames = read(path)
+    shown = np.rot90(stored, {1: 0, 3: 2, 6: -1, 8: 1}[orientation])
+    assert len(frames) == 3
+    for frame in frames:
+        assert frame.size == shown.shape[:2]
+        assert np.abs(frame.image.astype(int) - shown).mean() < 3
 
 
 @pytest.mark.parametrize("first_field", ["tff", "bff"])

@@ -573,8 +573,16 @@ def test_an_unknown_preset_is_a_usage_error(make_clip, out):
 
 
 def test_a_quality_that_the_encoder_refuses_is_told(make_clip, out):
-    with pytest.raises(OutputError, match="libvpx-vp9 refuses crf 999"):
+    with pytest.raises(UsageError, match="no quality 999: libvpx-vp9 knows 0, the best, to 63"):
         convert(make_clip(), out / "a.webm", crf=999)
+    assert list(out.iterdir()) == []
+
+
+def test_a_size_that_the_encoder_refuses_is_told(make_clip, out, monkeypatch):
+    narrow = Encoder("libx264", lambda crf, preset: {"level": "9.9"})
+    monkeypatch.setitem(encoders.ENCODERS, "h264", (narrow,))
+    with pytest.raises(OutputError, match=r"libx264 refuses 64x48, level 9\.9: "):
+        convert(make_clip(), out / "a.mp4")
     assert list(out.iterdir()) == []
 
 
