@@ -5,7 +5,7 @@ Knows no model. What cannot be read becomes a `Failure` in its place, and the ne
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Final, Protocol
 
@@ -13,7 +13,7 @@ from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError
 from rtdetrv2_cli.media.images import WHITE, Colour, read_picture, read_sequence
 from rtdetrv2_cli.media.inputs import Input, list_inputs
 from rtdetrv2_cli.media.kinds import Kind
-from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
+from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, select
 from rtdetrv2_cli.media.video import read_video
 from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent
 
@@ -41,6 +41,7 @@ def open_source(
     hold: bool = False,
     allow_truncated: bool = False,
     background: Colour = WHITE,
+    reached: Mapping[str, Reached] | None = None,
 ) -> Source:
     """A source over one path or URL, or over many, or over inputs that are listed already.
 
@@ -54,22 +55,25 @@ def open_source(
         hold: Frames that `stride` or `fps` pass over come as well, marked `held`.
         allow_truncated: What ends early is an event with a warning, not a failure.
         background: RGB colour shown where a picture is transparent.
+        reached: By the name of a video how far it is done: its first frame is the next one.
 
     Raises:
         InputError: A path does not exist, or there is nothing to read.
         UsageError: The choice of frames makes no sense.
     """
     selection = Selection(start, end, stride, fps, max_frames, hold)
-    return _Files(_listed(source), selection, background, allow_truncated=allow_truncated)
+    return _Files(
+        _listed(source), selection, background, reached or {}, allow_truncated=allow_truncated
+    )
 
 
 def _listed(source: str | os.PathLike[str] | Sequence[str | Input]) -> list[Input]:
     if isinstance(source, str | os.PathLike):
         return list_inputs([os.fspath(source)])
-    if listed := [item for item in source if isinstance(item, Input)]:
-        if len(listed) < len(source):
-            raise TypeError("open_source takes paths or inputs, not both at once")
-        return listed
+    if not (others := [item for item in source if not isinstance(item, Input)]):
+        return [item for item in source if isinstance(item, Input)]
+    if len(others) < len(source):
+        raise TypeError("open_source takes paths or inputs, not both at once")
     return list_inputs([str(item) for item in source])
 
 
@@ -98,12 +102,14 @@ class _Files:
         inputs: Iterable[Input],
         selection: Selection = EVERYTHING,
         background: Colour = WHITE,
+        reached: Mapping[str, Reached] | None = None,
         *,
         allow_truncated: bool = False,
     ) -> None:
         self._inputs = list(inputs)
         self._selection = selection
         self._background = background
+        self._reached = reached or {}
         self._allow_truncated = allow_truncated
 
     def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
@@ -126,7 +132,10 @@ class _Files:
     def _read(self, item: Input) -> Generator[Frame, None, None]:
         place, name, stream = item.location, item.name, item.stream
         if item.kind == "video":
-            return read_video(place, name, stream=stream, selection=self._selection)
+            reached = self._reached.get(name)
+            return read_video(
+                place, name, stream=stream, selection=self._selection, reached=reached
+            )
         if item.kind == "picture":
             return read_picture(place, name, stream=stream, background=self._background)
         pictures = read_sequence(place, name, stream=stream, background=self._background)
