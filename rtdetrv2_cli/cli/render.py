@@ -36,6 +36,7 @@ def render(
     image_format: opt.ImageFormat = None,
     overwrite: opt.Overwrite = False,
     skip_existing: opt.SkipExisting = False,
+    resume: opt.Resume = False,
     fail_fast: opt.FailFast = False,
     max_errors: opt.MaxErrors = None,
     labels: opt.Labels = True,
@@ -61,6 +62,7 @@ def render(
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.recorded import open_recorded
     from rtdetrv2_cli.media.replay import Choice, Replay
+    from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs
 
     console.set_up(quiet=quiet, verbose=verbose)
@@ -75,8 +77,8 @@ def render(
     )
     plan = planning.plan_run(inputs, output, records=(), image_format=image_format, only_media=True)
     usage.refuse_unused(context, plan, named)
-    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing)
-    if not plan.todo:
+    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing, resume=resume)
+    if plan.has_nothing_to_do:
         job.nothing_to_do(plan, as_json=json)
         return
     encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
@@ -88,7 +90,10 @@ def render(
             choose_classes(classes, exclude_classes, recorded.labels),
             max_det,
         )
-        replay = Replay(plan.todo, recorded, choice, max_frames=max_frames)
+        origin = {"models": recorded.models, "records": _state(Path(records))}
+        report = Report(plan, context.params, origin, lambda: _facts(replay))
+        reached = job.take_up(report, Selection(max_frames=max_frames), encode)
+        replay = Replay(plan.todo, recorded, choice, max_frames=max_frames, reached=reached)
         annotate = job.open_annotator(
             plan,
             recorded.labels,
@@ -97,7 +102,6 @@ def render(
             line_width=line_width,
             style=style,
         )
-        report = Report(plan, context.params, {"models": recorded.models}, lambda: _facts(replay))
         code = job.execute(
             report,
             replay,
@@ -112,6 +116,12 @@ def render(
     if json:
         console.print_data(report.content())
     raise Exit(code)
+
+
+def _state(records: Path) -> dict[str, int]:
+    """What tells whether records are those with which a video was begun."""
+    state = records.stat()
+    return {"bytes": state.st_size, "changed_ns": state.st_mtime_ns}
 
 
 def _folder_of_run(records: Path) -> tuple[Path, ...]:

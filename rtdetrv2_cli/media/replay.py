@@ -1,6 +1,6 @@
 """Media with what was recorded of them: a source, and the detector that answers for its frames."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ import numpy as np
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.recorded import Recorded, RecordedFrame
+from rtdetrv2_cli.media.selection import Reached
 from rtdetrv2_cli.media.source import open_source
 from rtdetrv2_cli.types import Detections, Failure, Frame, Size, SourceEvent
 
@@ -44,6 +45,7 @@ class Replay:
         recorded: What was found in them.
         choice: Which of it is wanted.
         max_frames: At most this many frames of each input.
+        reached: By the name of a video how far it is done.
     """
 
     batch_size = 1
@@ -55,6 +57,7 @@ class Replay:
         choice: Choice,
         *,
         max_frames: int | None = None,
+        reached: Mapping[str, Reached] | None = None,
     ) -> None:
         self.without = 0
         """Frames of which there is no record; nothing is found in them."""
@@ -64,12 +67,14 @@ class Replay:
         self._recorded = recorded
         self._choice = choice
         self._max_frames = max_frames
+        self._reached = reached
         self._found: dict[tuple[str, int], Detections] = {}
 
     def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
         """Frames and failures in order; closing the generator closes the open file."""
         for item in self._inputs:
-            with closing(open_source([item], max_frames=self._max_frames).frames()) as frames:
+            source = open_source([item], max_frames=self._max_frames, reached=self._reached)
+            with closing(source.frames()) as frames:
                 try:
                     for frame in frames:
                         if isinstance(frame, Frame):

@@ -59,8 +59,8 @@ def test_rows_are_kept_after_their_header(table):
 
 
 def test_sources_with_frames_are_named_and_those_with_errors_only_are_not(jsonl, document, table):
-    assert recorded_sources(jsonl) == recorded_sources(document) == {"a.png", "b.png"}
-    assert recorded_sources(table) == {"a.png", "=b.png", "c\nd.png"}
+    assert recorded_sources(jsonl) == recorded_sources(document) == ["a.png", "b.png"]
+    assert recorded_sources(table) == ["a.png", "=b.png", "c\nd.png"]
 
 
 @pytest.mark.parametrize(
