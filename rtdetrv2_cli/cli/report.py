@@ -63,11 +63,12 @@ class Report:
         self._started = datetime.now(UTC)
 
     def go_on(self, plan: Plan) -> None:
-        """Takes a plan in which videos go on; what is done of them counts as theirs."""
+        """Takes a plan in which videos go on; what is recorded of them counts."""
         self.plan = plan
         for done in plan.progress.values():
-            self.summary.frames += done.reached.frames
-            self.summary.detections += done.detections
+            if done.detections is not None:
+                self.summary.frames += done.reached.frames
+                self.summary.detections += done.detections
 
     def add(self, item: Result | Failure | SourceEvent) -> None:
         """Notes an item that was written."""

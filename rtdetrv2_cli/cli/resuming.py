@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli.console import counted
-from rtdetrv2_cli.cli.plan import Plan
+from rtdetrv2_cli.cli.plan import Plan, unfinished_sources
 from rtdetrv2_cli.media.existing import last_run, standing
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.journal import forget
@@ -111,13 +110,12 @@ def _progress(
         run=mark,
         selection=selection,
         options=options,
-        finished=path.exists() and _run_mark_of_report(plan) == mark,
+        stopped=_mark_if_stopped(item, plan) == mark,
     )
 
 
-def _run_mark_of_report(plan: Plan) -> str | None:
-    """Of the run that wrote `run.json`."""
-    if plan.run_file is not None:
-        with suppress(OSError, ValueError):
-            return run_mark(json.loads(plan.run_file.read_text("utf-8")))
-    return None
+def _mark_if_stopped(item: Input, plan: Plan) -> str | None:
+    """Of the run that closed the video of an input before its end; None if none did."""
+    if plan.run_file is None or item.name not in unfinished_sources(plan.run_file):
+        return None
+    return run_mark(json.loads(plan.run_file.read_text("utf-8")))

@@ -159,7 +159,13 @@ def _records(path: Path) -> Iterator[Record]:
 
 def _whole_lines(file: Iterable[str], ending: str) -> Iterator[str]:
     """The lines of a file but for a last one that is cut off."""
-    return (line for line in file if line.endswith(ending))
+    last = ""
+    for line in file:
+        if last:
+            yield last
+        last = line
+    if last.endswith(ending):
+        yield last
 
 
 def _suffix(path: Path) -> str:

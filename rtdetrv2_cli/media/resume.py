@@ -29,8 +29,8 @@ class Progress:
     """What is done of a video, in all the files that are made of it."""
 
     reached: Reached
-    detections: int
-    """How many are recorded up to there."""
+    detections: int | None
+    """How many are recorded up to there; None where there are no records."""
     part: DonePart | None
     """None where no video is written."""
 
@@ -43,7 +43,7 @@ def progress_in_video(
     run: str,
     selection: Selection,
     options: EncodeOptions,
-    finished: bool = False,
+    stopped: bool = False,
 ) -> Progress | None:
     """How far the annotated video of an input came; None where no group of pictures is whole.
 
@@ -54,18 +54,19 @@ def progress_in_video(
         run: What tells runs apart that draw or encode otherwise.
         selection: Which frames are wanted.
         options: How they will be encoded.
-        finished: Whether `path` itself is an unfinished video that the same run has closed.
+        stopped: Whether `path` is there, closed by such a run before the end.
 
     Raises:
         NewStartError: It cannot be gone on with.
     """
-    kept = _longest(path, finished=finished)
-    if kept is None:
+    found = _kept(path, stopped=stopped)
+    if not found:
         return None
-    if kept.path != path and kept.mark != mark_of(run, item.location):
+    mark = mark_of(run, item.location)
+    fitting = [k for k in found if (_is_newer(path, item) if k.path == path else k.mark == mark)]
+    if not fitting:
         raise NewStartError("it was begun with other options, or its file has changed")
-    if kept.path == path and _changed_since(item, path):
-        raise NewStartError("its file has changed")
+    kept = max(fitting, key=lambda each: len(each.times))
     if selection.hold:
         raise NewStartError("boxes are held on frames between others")
     first = _first_frame(item, selection)
@@ -98,18 +99,18 @@ def progress_in_records(item: Input, records: Sequence[Path]) -> Progress | None
     return Progress(reached, sum(frame.detections for frame in found), None)
 
 
-def _longest(path: Path, *, finished: bool) -> Kept | None:
+def _kept(path: Path, *, stopped: bool) -> list[Kept]:
     found = [read_kept(journal) for journal in journal_paths(path) if journal.is_file()]
-    if finished:
+    if stopped and path.is_file():
         found.append(read_kept(path, finished=True))
-    return max((k for k in found if k is not None), key=lambda k: len(k.times), default=None)
+    return [kept for kept in found if kept is not None]
 
 
-def _changed_since(item: Input, path: Path) -> bool:
+def _is_newer(path: Path, item: Input) -> bool:
     try:
-        return Path(item.location).stat().st_mtime_ns > path.stat().st_mtime_ns
+        return path.stat().st_mtime_ns > Path(item.location).stat().st_mtime_ns
     except OSError:
-        return False  # a URL
+        return True  # a URL
 
 
 def _first_frame(item: Input, selection: Selection) -> Frame:
@@ -151,10 +152,12 @@ def _with_records(
             return Progress(reached, sum(frame.detections for frame in done), part)
     if selection.thins:
         raise NewStartError("without JSON lines nothing tells which frames were passed over")
-    index = first.index + len(times) - 1
-    found = [frame for path in records[:1] for frame in recorded_frames(path, name)]
-    detections = sum(frame.detections for frame in found if frame.index <= index)
-    return Progress(Reached(index, times[-1], len(times)), detections, part)
+    reached = Reached(first.index + len(times) - 1, times[-1], len(times))
+    detections = None
+    for path in records:
+        found = recorded_frames(path, name)
+        detections = sum(frame.detections for frame in found if frame.index <= reached.index)
+    return Progress(reached, detections, part)
 
 
 def _check(found: Sequence[RecordedFrame], path: Path, item: Input, last: int) -> None:
