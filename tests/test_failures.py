@@ -136,7 +136,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(clip, tmp_path, monkeypa
     """Every byte that is written into the video is refused, as a full disk refuses it."""
     before, out = open_files(), tmp_path / "out"
     out.mkdir()
-    (out / "a.mp4.part").symlink_to("/dev/full")
+    (out / "a.mp4.whole.part").symlink_to("/dev/full")
     with pytest.raises(OutputError, match=r"cannot write .*a\.mp4: No space left on device"):
         run_on(clip, out, Detector())
     assert open_files() == before

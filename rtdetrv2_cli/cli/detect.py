@@ -48,6 +48,7 @@ def detect(
     hold: opt.Hold = False,
     overwrite: opt.Overwrite = False,
     skip_existing: opt.SkipExisting = False,
+    resume: opt.Resume = False,
     fail_fast: opt.FailFast = False,
     max_errors: opt.MaxErrors = None,
     allow_truncated: opt.AllowTruncated = False,
@@ -98,11 +99,11 @@ def detect(
         image_format=image_format,
     )
     usage.refuse_unused(context, plan, named)
-    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing)
+    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing, resume=resume)
     if dry_run:
         job.show(plan, model, as_json=json)
         return
-    if not plan.todo:
+    if plan.has_nothing_to_do:
         job.nothing_to_do(plan, as_json=json)
         return
     shown = console.wants_progress(quiet=quiet, no_progress=no_progress, data_follows=plan.stdout)
@@ -131,11 +132,17 @@ def detect(
         style=style,
     )
     report = job.open_report(plan, detector, context.params)
+    reached = job.take_up(report, selection, encode)
+    source = open_source(
+        plan.todo,
+        **asdict(selection),
+        allow_truncated=allow_truncated,
+        hwaccel=hwaccel,
+        reached=reached,
+    )
     code = job.execute(
         report,
-        open_source(
-            plan.todo, **asdict(selection), allow_truncated=allow_truncated, hwaccel=hwaccel
-        ),
+        source,
         detector,
         job.open_sinks(report, detector.labels, annotate, encode),
         max_errors=1 if fail_fast else max_errors,

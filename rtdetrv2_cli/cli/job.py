@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import console, resuming
 from rtdetrv2_cli.cli.plan import STDOUT, Plan
 from rtdetrv2_cli.cli.report import Report
+from rtdetrv2_cli.cli.resuming import run_mark
 from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
 from rtdetrv2_cli.media.encoders import choose_encoder
+from rtdetrv2_cli.media.existing import standing
 from rtdetrv2_cli.media.paths import CONTAINERS
+from rtdetrv2_cli.media.selection import Reached, Selection
 from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
 from rtdetrv2_cli.media.source import Source
 from rtdetrv2_cli.pipeline import run
@@ -122,10 +126,28 @@ def open_annotator(
     )
 
 
+def take_up(
+    report: Report,
+    selection: Selection,
+    encode: EncodeOptions,
+    drawn_from: Sequence[Path] = (),
+) -> dict[str, Reached]:
+    """Lets a run that resumes go on within videos; how far each is done, by name."""
+    if not report.plan.resumes:
+        return {}
+    report.go_on(
+        resuming.take_up(report.plan, run_mark(report.header), selection, encode, drawn_from)
+    )
+    return {name: done.reached for name, done in report.plan.progress.items()}
+
+
 def open_sinks(
     report: Report, labels: Sequence[str], annotate: Annotate | None, encode: EncodeOptions
 ) -> list[Sink]:
-    """Everything that the plan wants written, records first."""
+    """Everything that the plan wants written, records first.
+
+    A frame that is in a video is so in every file of records, whenever the run is killed.
+    """
     plan = report.plan
     sinks: list[Sink] = [
         open_sink(
@@ -133,14 +155,30 @@ def open_sinks(
             labels=labels,
             header=report.header,
             summary=report.summary,
-            keep=plan.continues,
+            kept=None if plan.stdout else _continued(plan, Path(path)),
             without=plan.redone,
+            until={name: done.reached.index for name, done in plan.progress.items()},
         )
         for path in ([STDOUT] if plan.stdout else plan.records)
     ]
     if annotate is not None:
-        sinks.append(MediaSink(plan.media, annotate, encode, seconds=report.drawing))
+        sinks.append(
+            MediaSink(
+                plan.media,
+                annotate,
+                encode,
+                seconds=report.drawing,
+                run=run_mark(report.header),
+                parts={n: done.part for n, done in plan.progress.items() if done.part},
+            )
+        )
     return sinks
+
+
+def _continued(plan: Plan, records: Path) -> Path | None:
+    if plan.resumes:
+        return standing(records)
+    return records if plan.continues and records.exists() else None
 
 
 def tell_profile(report: Report) -> None:

@@ -453,6 +453,15 @@ SkipExisting = Annotated[
     ),
 ]
 
+Resume = Annotated[
+    bool,
+    Option(
+        "--resume",
+        help="Go on with a run that was stopped or killed, within a video too.",
+        rich_help_panel=_AGAIN,
+    ),
+]
+
 # errors
 
 FailFast = Annotated[

@@ -6,9 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rtdetrv2_cli.errors import InputError, OutputError, UsageError
-from rtdetrv2_cli.media.existing import recorded_sources
+from rtdetrv2_cli.media.existing import recorded_sources, standing
+from rtdetrv2_cli.media.journal import journal_paths
+from rtdetrv2_cli.media.part import broken_off
 from rtdetrv2_cli.media.paths import (
     CONTAINERS,
     MEDIA_SUFFIXES,
@@ -17,6 +20,9 @@ from rtdetrv2_cli.media.paths import (
     output_paths,
 )
 from rtdetrv2_cli.media.source import Input
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.media.resume import Progress
 
 STDOUT = "-"
 _RECORD_SUFFIXES = (".jsonl", ".json", ".csv")
@@ -39,6 +45,10 @@ class Plan:
     """Names of inputs that an earlier run broke off."""
     continues: bool = False
     """Whether records that are there already are kept and continued."""
+    resumes: bool = False
+    """Whether those of a killed run are too, and videos that were broken off go on."""
+    progress: "Mapping[str, Progress]" = field(default_factory=dict)
+    """Input name to what is done of a video that goes on."""
 
     @property
     def todo(self) -> list[Input]:
@@ -47,8 +57,15 @@ class Plan:
 
     @property
     def redone(self) -> frozenset[str]:
-        """Names of the unfinished inputs that this run reads again: new records replace theirs."""
+        """Names of the inputs that this run reads again: new records replace theirs."""
+        if self.resumes:
+            return frozenset(item.name for item in self.todo) - self.progress.keys()
         return self.unfinished & {item.name for item in self.inputs}
+
+    @property
+    def has_nothing_to_do(self) -> bool:
+        """Whether every input is done, and every file has its name."""
+        return not self.todo and not (self.resumes and any(map(broken_off, self.records)))
 
     @property
     def files(self) -> list[Path]:
@@ -190,7 +207,9 @@ def _refuse_inputs_as_outputs(plan: Plan) -> None:
             raise UsageError(f"{path} is an input and would be replaced: choose another --output")
 
 
-def settle_existing(plan: Plan, *, overwrite: bool = False, skip: bool = False) -> Plan:
+def settle_existing(
+    plan: Plan, *, overwrite: bool = False, skip: bool = False, resume: bool = False
+) -> Plan:
     """The plan with the inputs that are done already, or a refusal.
 
     Args:
@@ -198,6 +217,7 @@ def settle_existing(plan: Plan, *, overwrite: bool = False, skip: bool = False) 
         overwrite: Replace whatever is there.
         skip: Pass over inputs whose picture or video is there, or, where no media are wanted,
             whose frames are in the first record file; but for the one an earlier run broke off.
+        resume: The same, where all that is wanted of an input is there; of a killed run, too.
 
     Raises:
         UsageError: a file is there, and neither was asked for.
@@ -206,18 +226,51 @@ def settle_existing(plan: Plan, *, overwrite: bool = False, skip: bool = False) 
     _check_writable(plan)
     if skip:
         return _without_done(plan)
-    present = [path for path in plan.files if path.exists()]
+    if resume:
+        return _to_resume(plan)
+    present = [file for path in plan.files if (file := standing(path)) is not None]
     if present and not overwrite:
         more = f" and {len(present) - 1} more" if len(present) > 1 else ""
         raise UsageError(
-            f"{present[0]}{more} would be replaced: add --overwrite or --skip-existing, "
-            "or choose another --output"
+            f"{present[0]}{more} would be replaced: add --overwrite, --skip-existing or "
+            "--resume, or choose another --output"
         )
     return plan
 
 
+def _to_resume(plan: Plan) -> Plan:
+    names = {item.name for item in plan.inputs}
+    files = [standing(path) for path in plan.records]
+    recorded = [recorded_sources(file) if file is not None else [] for file in files]
+    unfinished = set(unfinished_sources(plan.run_file))
+    if plan.media:
+        done = {name for name, path in plan.media.items() if path.exists()}
+        # A journal is older than its video, unless it is of a later run.
+        unfinished |= {name for name, path in plan.media.items() if _has_journal(path)}
+    else:
+        done = names
+        for path, sources in zip(plan.records, recorded, strict=True):
+            unfinished |= {*sources[-1:]} if broken_off(path) else set()
+    for path, file, sources in zip(plan.records, files, recorded, strict=True):
+        tells_all = path.suffix.lower() != ".csv" or not plan.media
+        done &= {*sources} if tells_all or file is None else done
+    done -= unfinished
+    return replace(
+        plan,
+        skipped=frozenset(done),
+        unfinished=frozenset(unfinished),
+        continues=True,
+        resumes=True,
+    )
+
+
+def _has_journal(path: Path) -> bool:
+    written = [file.stat().st_mtime_ns for file in journal_paths(path) if file.exists()]
+    return bool(written) and not (path.exists() and path.stat().st_mtime_ns >= max(written))
+
+
 def _without_done(plan: Plan) -> Plan:
-    recorded = [recorded_sources(path) if path.exists() else set() for path in plan.records]
+    recorded = [set(recorded_sources(p)) if p.exists() else set() for p in plan.records]
     if plan.media:
         done = {name for name, path in plan.media.items() if path.exists()}
     else:

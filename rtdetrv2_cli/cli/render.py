@@ -38,6 +38,7 @@ def render(
     hold: opt.RecordedHold = False,
     overwrite: opt.Overwrite = False,
     skip_existing: opt.SkipExisting = False,
+    resume: opt.Resume = False,
     fail_fast: opt.FailFast = False,
     max_errors: opt.MaxErrors = None,
     labels: opt.Labels = True,
@@ -67,6 +68,7 @@ def render(
     from rtdetrv2_cli.media.hardware import check_hardware
     from rtdetrv2_cli.media.recorded import open_recorded
     from rtdetrv2_cli.media.replay import Choice, Replay
+    from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs
 
     console.set_up(quiet=quiet, verbose=verbose)
@@ -82,8 +84,8 @@ def render(
     )
     plan = planning.plan_run(inputs, output, records=(), image_format=image_format, only_media=True)
     usage.refuse_unused(context, plan, named)
-    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing)
-    if not plan.todo:
+    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing, resume=resume)
+    if plan.has_nothing_to_do:
         job.nothing_to_do(plan, as_json=json)
         return
     encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
@@ -95,8 +97,19 @@ def render(
             choose_classes(classes, exclude_classes, recorded.labels),
             max_det,
         )
+        origin = {"models": recorded.models, "records": _state(Path(records))}
+        report = Report(plan, context.params, origin, lambda: _facts(replay))
+        # what is held between recorded frames is passed over, as a stride does
+        selection = Selection(max_frames=max_frames, hold=hold, stride=2 if hold else 1)
+        reached = job.take_up(report, selection, encode, drawn_from=[Path(records)])
         replay = Replay(
-            plan.todo, recorded, choice, max_frames=max_frames, hold=hold, hwaccel=hwaccel
+            plan.todo,
+            recorded,
+            choice,
+            max_frames=max_frames,
+            hold=hold,
+            hwaccel=hwaccel,
+            reached=reached,
         )
         annotate = job.open_annotator(
             plan,
@@ -106,7 +119,6 @@ def render(
             line_width=line_width,
             style=style,
         )
-        report = Report(plan, context.params, {"models": recorded.models}, lambda: _facts(replay))
         code = job.execute(
             report,
             replay,
@@ -121,6 +133,12 @@ def render(
     if json:
         console.print_data(report.content())
     raise Exit(code)
+
+
+def _state(records: Path) -> dict[str, int]:
+    """What tells whether records are those with which a video was begun."""
+    state = records.stat()
+    return {"bytes": state.st_size, "changed_ns": state.st_mtime_ns}
 
 
 def _folder_of_run(records: Path) -> tuple[Path, ...]:

@@ -62,6 +62,14 @@ class Report:
         self._unfinished = set(plan.unfinished)
         self._started = datetime.now(UTC)
 
+    def go_on(self, plan: Plan) -> None:
+        """Takes a plan in which videos go on; what is recorded of them counts."""
+        self.plan = plan
+        for done in plan.progress.values():
+            if done.detections is not None:
+                self.summary.frames += done.reached.frames
+                self.summary.detections += done.detections
+
     def add(self, item: Result | Failure | SourceEvent) -> None:
         """Notes an item that was written."""
         name = item.frame.source.name if isinstance(item, Result) else item.name

@@ -14,6 +14,8 @@ _CONTRADICTIONS = (
     ("quiet", "profile"),
     ("dry_run", "profile"),
     ("overwrite", "skip_existing"),
+    ("overwrite", "resume"),
+    ("skip_existing", "resume"),
     ("half", "dtype"),
     ("fail_fast", "max_errors"),
     ("vid_stride", "fps"),
@@ -78,7 +80,7 @@ _RULES = (
         "--output names a picture or a video",
     ),
     _Rule(
-        ("overwrite", "skip_existing"),
+        ("overwrite", "skip_existing", "resume"),
         lambda plan, _: not plan.stdout,
         "standard output replaces nothing",
     ),

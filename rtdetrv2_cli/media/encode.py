@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.journal import Kept, mark_of
 from rtdetrv2_cli.media.part import refused
 from rtdetrv2_cli.media.paths import CONTAINERS, MOVING_FORMATS, PICTURE_FORMATS
 from rtdetrv2_cli.media.sink import Annotate, Sink
@@ -27,6 +28,15 @@ class EncodeOptions:
     """Whether a video keeps its sound."""
     image_format: str | None = None
     """Suffix for every picture; None keeps each one's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class DonePart:
+    """The part of an annotated video that an earlier run has encoded."""
+
+    first: Frame
+    """The frame that it begins with."""
+    kept: Kept
 
 
 class Writer(Protocol):
@@ -54,6 +64,8 @@ class MediaSink(Sink):
         annotate: What draws on a frame; see `rtdetrv2_cli.media.draw.Annotator`.
         options: How pictures and videos are encoded.
         seconds: The time it takes to `draw` and to `encode` is added to it.
+        run: What tells runs apart that draw or encode otherwise; journals are marked with it.
+        parts: By name the part of a video that is done; the frames that come follow it.
 
     Raises:
         OutputError: A file cannot be written; it is removed.
@@ -66,11 +78,15 @@ class MediaSink(Sink):
         options: EncodeOptions | None = None,
         *,
         seconds: dict[str, float] | None = None,
+        run: str = "",
+        parts: Mapping[str, DonePart] | None = None,
     ) -> None:
         self._seconds = seconds if seconds is not None else {}
         self._paths = paths
         self._annotate = annotate
         self._options = options or EncodeOptions()
+        self._run = run
+        self._parts = parts or {}
         self._source: str | None = None
         self._writer: Writer | None = None
 
@@ -84,7 +100,13 @@ class MediaSink(Sink):
         if self._writer is None or frame.source.name != self._source:
             self._finish()
             self._source = frame.source.name
-            self._writer = open_writer(self._paths[self._source], frame, self._options)
+            self._writer = open_writer(
+                self._paths[self._source],
+                frame,
+                self._options,
+                mark=mark_of(self._run, frame.source.location),
+                part=self._parts.get(self._source),
+            )
         with clock(self._seconds, "draw"):
             image = self._annotate(frame.image, item.detections)
         writer = self._writer
@@ -114,8 +136,22 @@ class MediaSink(Sink):
             raise
 
 
-def open_writer(path: Path, frame: Frame, options: EncodeOptions) -> Writer:
+def open_writer(
+    path: Path,
+    frame: Frame,
+    options: EncodeOptions,
+    *,
+    mark: str = "",
+    part: DonePart | None = None,
+) -> Writer:
     """The writer for a file's suffix, for a source whose first frame is given.
+
+    Args:
+        path: The file.
+        frame: The first that will be written.
+        options: How to encode.
+        mark: For the journal of a video.
+        part: Of a video, what comes before the frame.
 
     Raises:
         OutputError: The suffix is unknown, or names a format of single pictures while the frame
@@ -127,7 +163,9 @@ def open_writer(path: Path, frame: Frame, options: EncodeOptions) -> Writer:
     suffix = path.suffix.lower()
     with refused(path):
         if suffix in CONTAINERS:
-            return VideoWriter(path, frame, options)
+            if part is not None:
+                return VideoWriter(path, part.first, options, mark=mark, kept=part.kept)
+            return VideoWriter(path, frame, options, mark=mark)
         if suffix not in PICTURE_FORMATS:
             raise OutputError(f"cannot write {path}: no format has the suffix {suffix!r}")
         untimed = frame.time_base is None and frame.source.frames is None

@@ -1,65 +1,175 @@
 """What record files hold already, so that a run can continue them. Writes nothing."""
 
 import csv
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from rtdetrv2_cli.errors import InputError, OutputError
-from rtdetrv2_cli.media.read_records import read_records
+from rtdetrv2_cli.media.part import broken_off
+from rtdetrv2_cli.media.read_records import parse_line, read_records
 from rtdetrv2_cli.media.records import Record
 
 _OF_A_SOURCE: Final = ("frame", "error", "event")
+_PART: Final = ".part"
+_NOTHING: Final[Mapping[str, int]] = {}
 
 
-def recorded_sources(path: Path) -> set[str]:
-    """Names of the sources that a `.jsonl`, `.json` or `.csv` file holds frames of.
+@dataclass(frozen=True, slots=True)
+class RecordedFrame:
+    """What is recorded of one frame, but for what was found in it."""
+
+    index: int
+    pts: int | None
+    """None in a CSV, which does not tell."""
+    detections: int
+
+
+def standing(path: Path) -> Path | None:
+    """The file to continue: what a killed run left, which has all that was there before, first."""
+    return broken_off(path) or (path if path.exists() else None)
+
+
+def recorded_sources(path: Path) -> list[str]:
+    """Names of the sources that a `.jsonl`, `.json` or `.csv` file holds frames of, in order.
 
     A CSV names only sources in which something was found.
 
     Raises:
         OutputError: the file is not one that this tool has written.
     """
-    if path.suffix.lower() == ".csv":
+    if _suffix(path) == ".csv":
         rows = iter(kept_rows(path))
         next(rows, None)
-        return {_plain(row[0]) for row in rows}
-    return {record["source"] for record in kept_records(path) if record["type"] == "frame"}
+        return list(dict.fromkeys(_plain(row[0]) for row in rows))
+    frames = (record for record in kept_records(path) if record["type"] == "frame")
+    return list(dict.fromkeys(record["source"] for record in frames))
 
 
-def kept_records(path: Path, without: Collection[str] = ()) -> Iterator[Record]:
-    """The records of a `.jsonl` or `.json` file in order, but for those of some sources.
-
-    A document tells of one run, the last one: the former is left out.
+def recorded_frames(path: Path, source: str) -> list[RecordedFrame]:
+    """The frames of one source that a record file holds, of a CSV those with detections.
 
     Raises:
         OutputError: the file is not one that this tool has written.
     """
+    found: dict[int, RecordedFrame] = {}
+    if _suffix(path) == ".csv":
+        for row in kept_rows(path):
+            if _plain(row[0]) == source and row[2].isdecimal():
+                index = int(row[2])
+                number = found[index].detections + 1 if index in found else 1
+                found[index] = RecordedFrame(index, None, number)
+        return list(found.values())
+    for record in kept_records(path):
+        if record["type"] == "frame" and record["source"] == source:
+            with _understood(path):
+                index = record["frame"]
+                found[index] = RecordedFrame(index, record["pts"], len(record["detections"]))
+    return list(found.values())
+
+
+def last_run(path: Path) -> Record | None:
+    """What the latest run said of itself in a `.jsonl` or `.json` file.
+
+    Raises:
+        OutputError: the file is not one that this tool has written.
+    """
+    latest = None
     with _understood(path):
-        is_document = path.suffix.lower() == ".json"
-        for _, _, record in read_records(path):
-            if record["type"] in _OF_A_SOURCE:
-                wanted = record["source"] not in without
-            else:
+        for record in _records(path):
+            if record["type"] == "run":
+                latest = record
+    return latest
+
+
+def kept_records(
+    path: Path, without: Collection[str] = (), until: Mapping[str, int] = _NOTHING
+) -> Iterator[Record]:
+    """The records of a `.jsonl` or `.json` file in order, but for those of some sources.
+
+    A document tells of one run, the last one: the former is left out. Of a file that a killed run
+    left, `.part`, what is whole is taken.
+
+    Args:
+        path: The file.
+        without: Sources of which nothing is wanted.
+        until: Sources that go on, with the index of the last frame that is wanted of them.
+
+    Raises:
+        OutputError: the file is not one that this tool has written.
+    """
+    is_document, over = _suffix(path) == ".json", set[str]()
+    with _understood(path):
+        for record in _records(path):
+            kind = record["type"]
+            if kind not in _OF_A_SOURCE:
                 wanted = not is_document
+            else:
+                source = record["source"]
+                if kind == "frame" and source in until and record["frame"] > until[source]:
+                    over.add(source)
+                failed = kind == "error" and source in until
+                wanted = not (source in without or source in over or failed)
             if wanted:
                 yield record
 
 
-def kept_rows(path: Path, without: Collection[str] = ()) -> Iterator[list[str]]:
-    """The rows of a `.csv` file, the header first, but for those of some sources.
+def kept_rows(
+    path: Path, without: Collection[str] = (), until: Mapping[str, int] = _NOTHING
+) -> Iterator[list[str]]:
+    """The rows of a `.csv` file, the header first, but for those of some sources; as above.
 
     Raises:
         OutputError: the file is not one that this tool has written.
     """
     with _understood(path), path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file)
+        is_part = path.suffix == _PART
+        rows = csv.reader(_whole_lines(file, "\r\n") if is_part else file)
         header = next(rows)
         if header[0] != "source":
             raise ValueError("no header")
         yield header
-        yield from (row for row in rows if _plain(row[0]) not in without)
+        for row in rows:
+            if is_part and len(row) < len(header):
+                return
+            source = _plain(row[0])
+            if source not in without and not (source in until and int(row[2]) > until[source]):
+                yield row
+
+
+def _records(path: Path) -> Iterator[Record]:
+    if path.suffix != _PART:
+        yield from (entry.record for entry in read_records(path))
+        return
+    with path.open(encoding="utf-8", newline="") as file:
+        if _suffix(path) == ".jsonl":
+            for line in _whole_lines(file, "\n"):
+                yield parse_line(line.encode(), str(path))
+            return
+        # As `JsonSink` writes it: the run, and then a frame in each line.
+        run = next(file).rstrip().removesuffix(",")
+        yield {"type": "run", **json.loads(run + "}")["run"]}
+        for line in file:
+            with suppress(ValueError):  # the line of "frames", and one that is cut off
+                yield {"type": "frame", **json.loads(line.rstrip().removesuffix(","))}
+
+
+def _whole_lines(file: Iterable[str], ending: str) -> Iterator[str]:
+    """The lines of a file but for a last one that is cut off."""
+    last = ""
+    for line in file:
+        if last:
+            yield last
+        last = line
+    if last.endswith(ending):
+        yield last
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(_PART)).suffix.lower()
 
 
 def _plain(cell: str) -> str:

@@ -10,18 +10,23 @@ import av
 from rtdetrv2_cli.errors import OutputError
 
 _REFUSALS: Final = (OSError, av.FFmpegError)
+_UNSETTLED: Final = ".new.part"
 
 
 class PartFile:
     """A file written as `<name>.part` and renamed by `commit`; its folder is made if needed.
 
+    Args:
+        path: The file.
+        ending: What its name has more while it is written.
+
     Raises:
         OutputError: The folder cannot be made, or, later, the file cannot be renamed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ending: str = ".part") -> None:
         self.path = path
-        self.part = path.with_name(path.name + ".part")
+        self.part = path.with_name(path.name + ending)
         with refused(path):
             path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -37,19 +42,32 @@ class PartFile:
             self.part.unlink(missing_ok=True)
 
 
+def broken_off(path: Path) -> Path | None:
+    """What a killed run has left of a file, which has all that the file has; None: nothing."""
+    part = PartFile(path).part
+    return part if part.is_file() else None
+
+
 class TextOutput:
     """UTF-8 text into a file of its own, or into an open stream, which is left open.
+
+    Args:
+        target: The file or the stream.
+        flush: Write through each time.
+        keep: Leave what a killed run has left of the file alone until `settle`.
 
     Raises:
         OutputError: It cannot be written. The file is removed then, and the output is closed.
     """
 
-    def __init__(self, target: str | Path | TextIO, *, flush: bool = False) -> None:
+    def __init__(
+        self, target: str | Path | TextIO, *, flush: bool = False, keep: bool = False
+    ) -> None:
         self.closed = False
         self._part: PartFile | None = None
         if isinstance(target, str | Path):
             self._name, self._flush = str(target), flush
-            self._part = PartFile(Path(target))
+            self._part = PartFile(Path(target), _UNSETTLED if keep else ".part")
             with refused(target):
                 # newline="" leaves line ends as they are written.
                 self._file: TextIO = self._part.part.open("w", encoding="utf-8", newline="")
@@ -64,6 +82,17 @@ class TextOutput:
             self._file.write(text)
             if self._flush:
                 self._file.flush()
+
+    def settle(self) -> None:
+        """What is written so far now has what was left by a killed run, and takes its place."""
+        if self._part is None or self.closed:
+            return
+        with self._removed_if_refused():
+            self._file.close()  # some systems rename no open file
+            settled = PartFile(self._part.path)
+            self._part.part.replace(settled.part)
+            self._part = settled
+            self._file = settled.part.open("a", encoding="utf-8", newline="")
 
     def close(self) -> None:
         """Gives the file its name; once only."""

@@ -38,7 +38,8 @@ class JsonlSink(Sink):
         labels: Class names by class id.
         header: What the first line says of tool, model and options.
         summary: Counts that the pipeline keeps; read when the sink is closed.
-        flush: Write through after each line, for readers of a live run.
+        flush: Write through after each line, for readers of a live run and for the next run, if
+            this one is killed.
         kept: Records of an earlier run, written first; see `rtdetrv2_cli.media.existing`.
 
     Raises:
@@ -52,15 +53,16 @@ class JsonlSink(Sink):
         *,
         header: Mapping[str, object],
         summary: RunSummary,
-        flush: bool = False,
+        flush: bool = True,
         kept: Iterable[Record] = (),
     ) -> None:
         self._labels = labels
         self._summary = summary
-        self._output = TextOutput(target, flush=flush)
+        self._output = TextOutput(target, flush=flush, keep=True)
         for record in kept:
             self._line(record)
         self._line({"type": "run", **_run(header)})
+        self._output.settle()
 
     def write(self, item: Result | Failure) -> None:
         """Appends one line."""
@@ -102,10 +104,11 @@ class JsonSink(Sink):
         self._summary = summary
         self._others: dict[str, list[Record]] = {"error": [], "event": []}
         self._separator = "\n"
-        self._output = TextOutput(target)
+        self._output = TextOutput(target, flush=True, keep=True)
         self._output.write(f'{{"run": {_json(_run(header))},\n"frames": [')
         for record in kept:
             self._record(record)
+        self._output.settle()
 
     def write(self, item: Result | Failure) -> None:
         """Appends a frame; an error waits for the end of the frames."""
@@ -158,9 +161,10 @@ class CsvSink(Sink):
         kept: Iterable[Sequence[str]] = (CSV_COLUMNS,),
     ) -> None:
         self._labels = labels
-        self._output = TextOutput(target)
+        self._output = TextOutput(target, flush=True, keep=True)
         for row in kept:
-            self._row(row)
+            self._rows([row])
+        self._output.settle()
 
     def write(self, item: Result | Failure) -> None:
         """Appends a row for each detection."""
@@ -168,19 +172,22 @@ class CsvSink(Sink):
             return
         frame = item.frame
         place = (_text(frame.source.name), frame.source.stream, frame.index, _seconds(item))
+        rows = []
         for found in _detections(item, self._labels):
             name = _text(found["class_name"])
             cells = (found["class_id"], name, found["confidence"], *found["box"])
-            self._row((*place, *cells, found.get("track_id", "")))
+            rows.append((*place, *cells, found.get("track_id", "")))
+        self._rows(rows)
 
     def close(self) -> None:
         """Gives the file its name; once only."""
         self._output.close()
 
-    def _row(self, cells: Sequence[object]) -> None:
-        row = io.StringIO()
-        csv.writer(row).writerow(cells)
-        self._output.write(row.getvalue())
+    def _rows(self, rows: Iterable[Sequence[object]]) -> None:
+        """Appends rows, those of a frame at once."""
+        text = io.StringIO()
+        csv.writer(text).writerows(rows)
+        self._output.write(text.getvalue())
 
 
 def _run(header: Mapping[str, object]) -> Record:

@@ -1,6 +1,6 @@
 """Media with what was recorded of them: a source, and the detector that answers for its frames."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ from rtdetrv2_cli.errors import InputError, RtDetrV2Error
 from rtdetrv2_cli.media.hardware import NONE, Hardware
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.recorded import Recorded, RecordedFrame
-from rtdetrv2_cli.media.selection import covering
+from rtdetrv2_cli.media.selection import Reached, covering
 from rtdetrv2_cli.media.source import open_source
 from rtdetrv2_cli.types import Detections, Failure, Frame, Size, SourceEvent
 
@@ -50,6 +50,7 @@ class Replay:
         max_frames: At most this many recorded frames of each input.
         hold: Frames between recorded ones come as well, marked `held`.
         hwaccel: What decodes videos; see `rtdetrv2_cli.media.hardware.Hardware`.
+        reached: By the name of a video how far it is done.
     """
 
     batch_size = 1
@@ -63,6 +64,7 @@ class Replay:
         max_frames: int | None = None,
         hold: bool = False,
         hwaccel: str = NONE,
+        reached: Mapping[str, Reached] | None = None,
     ) -> None:
         self.without = 0
         """Frames between recorded ones, of which there is no record."""
@@ -74,6 +76,11 @@ class Replay:
         self._max_frames = max_frames
         self._hold = hold
         self._hardware = Hardware(hwaccel)
+        self._reached = reached or {}
+        self._read_already = {
+            name: replace(done, frames=done.index + 1) for name, done in self._reached.items()
+        }
+        """The same in frames of the source, which gives those that are not recorded, too."""
         self._is_cut = False
         """Whether the input at hand goes on behind what is drawn of it."""
         self._found: dict[tuple[str, int], Detections] = {}
@@ -81,7 +88,7 @@ class Replay:
     def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
         """Frames and failures in order; closing the generator closes the open file."""
         for item in self._inputs:
-            source = open_source([item], hwaccel=self._hardware)
+            source = open_source([item], hwaccel=self._hardware, reached=self._read_already)
             events: list[SourceEvent] = []
             with closing(source.frames()) as items:
                 try:
@@ -111,14 +118,16 @@ class Replay:
 
     def _marked(self, item: Input, frames: Iterator[Frame]) -> Iterator[Frame]:
         """The frames from the first record to the last, those without one marked `held`."""
-        span, taken = self._recorded.span(item.name), 0
-        self._is_cut = False
+        reached = self._reached.get(item.name)
+        span, taken = self._recorded.span(item.name), 0 if reached is None else reached.frames
+        self._is_cut, has_begun = False, False
         for frame in frames:
             if not span:
                 raise InputError(f"there is no record of it in {self._recorded.path}")
-            if frame.index < span.start:
+            is_recorded = span.start <= frame.index < span.stop and self._look_up(frame)
+            has_begun |= is_recorded
+            if not has_begun and frame.index < span.stop:
                 continue
-            is_recorded = frame.index < span.stop and self._look_up(frame)
             if frame.index >= span.stop or (is_recorded and taken == self._max_frames):
                 self._is_cut = True
                 return

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import av
 from av.container import InputContainer
 
-from rtdetrv2_cli.media.selection import behind_the_end, microseconds
+from rtdetrv2_cli.media.selection import Reached, behind_the_end, microseconds
 
 _COUNTABLE_FORMATS: Final = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"))
 """Containers that give every packet its time of presentation and tell its keyframes."""
@@ -42,6 +42,8 @@ class Entry:
     """Presentation time of the first frame of the source."""
     expected: tuple[int, ...]
     """Times of the frames from the keyframe up to the first that is wanted."""
+    passed: tuple[int, ...]
+    """Times of the frames before the keyframe."""
 
 
 def enter(
@@ -49,14 +51,16 @@ def enter(
     video: av.VideoStream,
     packets: "Iterator[av.Packet[av.VideoStream]]",
     start: float,
+    reached: Reached | None = None,
 ) -> Entry:
-    """Goes to the last keyframe from which the frame at `start` can be decoded.
+    """Goes to the last keyframe from which the first wanted frame can be decoded.
 
     Args:
         container: Opened, nothing read of it yet.
         video: Its stream.
         packets: Those of the stream, from the first on; read as far as needed.
-        start: Seconds from the first frame on.
+        start: Seconds from the first frame on, of the first that is wanted.
+        reached: The frame after which it comes, in place of `start`.
 
     Raises:
         MissedEntryError: Its frames cannot be counted, or not be sought.
@@ -66,7 +70,7 @@ def enter(
     if container.format.name not in _COUNTABLE_FORMATS or codec not in _COUNTABLE_CODECS:
         raise MissedEntryError(f"packets of {codec} in {container.format.name} are not frames")
     try:
-        entry = _entry(list(_counted(packets, video, start)), video, start)
+        entry = _entry(list(_counted(packets, video, start, reached)), video, start, reached)
         container.seek(entry.key, stream=video)
     except av.FFmpegError as error:
         raise MissedEntryError(f"its packets cannot be counted: {error.strerror}") from error
@@ -118,7 +122,10 @@ class _Counted(NamedTuple):
 
 
 def _counted(
-    packets: "Iterator[av.Packet[av.VideoStream]]", video: av.VideoStream, start: float
+    packets: "Iterator[av.Packet[av.VideoStream]]",
+    video: av.VideoStream,
+    start: float,
+    reached: Reached | None,
 ) -> Iterator[_Counted]:
     """The packets up to the first wanted frame, and a little further."""
     first: int | None = None
@@ -131,12 +138,14 @@ def _counted(
         if not packet.is_discard:
             first = packet.pts if first is None else min(first, packet.pts)
         if first is not None and packet.dts is not None:
-            passed = (packet.dts - first) * (video.time_base or 0)
-            if passed > start + _MARGIN_SECONDS:
+            origin, wanted = (first, start) if reached is None else (reached.pts, 0.0)
+            if (packet.dts - origin) * (video.time_base or 0) > wanted + _MARGIN_SECONDS:
                 return
 
 
-def _entry(packets: Sequence[_Counted], video: av.VideoStream, start: float) -> Entry:
+def _entry(
+    packets: Sequence[_Counted], video: av.VideoStream, start: float, reached: Reached | None
+) -> Entry:
     shown = sorted(packet.pts for packet in packets if packet.is_shown)
     if not shown or not packets[0].is_key:
         raise MissedEntryError("it does not begin with a keyframe")
@@ -145,13 +154,23 @@ def _entry(packets: Sequence[_Counted], video: av.VideoStream, start: float) -> 
     origin, unit = shown[0], video.time_base or 0
     if origin < packets[0].pts:
         raise MissedEntryError("it begins with frames that lack what they are made of")
-    wanted = bisect_left(
-        shown, microseconds(start), key=lambda pts: microseconds((pts - origin) * unit)
-    )
-    if wanted == len(shown):
-        raise behind_the_end(start, float((shown[-1] - origin) * unit))
+    if reached is not None:
+        wanted = _after(shown, reached)
+    else:
+        wanted = bisect_left(
+            shown, microseconds(start), key=lambda pts: microseconds((pts - origin) * unit)
+        )
+        if wanted == len(shown):
+            raise behind_the_end(start, float((shown[-1] - origin) * unit))
     key = max(packet.pts for packet in packets if packet.is_key and packet.pts <= shown[wanted])
     if key == packets[0].pts:
         raise MissedEntryError("its first keyframe is the nearest")
     index = bisect_left(shown, key)
-    return Entry(key, index, origin, tuple(shown[index : wanted + 1]))
+    return Entry(key, index, origin, tuple(shown[index : wanted + 1]), tuple(shown[:index]))
+
+
+def _after(shown: Sequence[int], reached: Reached) -> int:
+    """The index of the next frame, or, where that was not counted, of the reached one itself."""
+    if reached.index >= len(shown) or shown[reached.index] != reached.pts:
+        raise MissedEntryError(f"frame {reached.index} is not where it was")
+    return min(reached.index + 1, len(shown) - 1)

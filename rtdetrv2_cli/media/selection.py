@@ -71,6 +71,18 @@ class Selection:
 EVERYTHING: Final = Selection()
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far an earlier run came with the selected frames of a source."""
+
+    index: int
+    """Of the last frame that is done."""
+    pts: int
+    """Its time."""
+    frames: int
+    """How many of the selected frames are done."""
+
+
 def select(
     frames: Generator[Frame, None, None],
     selection: Selection,
@@ -95,6 +107,23 @@ def select(
             yield from frames
         else:
             yield from _Pass(selection, origin).chosen(frames)
+
+
+def go_on(frames: Generator[Frame, None, None], reached: Reached) -> Generator[Frame, None, None]:
+    """The selected frames that are not done yet; closes `frames`.
+
+    Raises:
+        InputError: Those before them are not those that were done.
+    """
+    passed = Reached(-1, 0, 0)
+    with closing(frames):
+        for frame in frames:
+            if frame.index <= reached.index:
+                passed = Reached(frame.index, frame.pts or 0, passed.frames + 1)
+                continue
+            if passed != reached:
+                raise InputError("it is not what it was when it was begun: add --overwrite")
+            yield frame
 
 
 def behind_the_end(start: float, last: float) -> InputError:

@@ -77,8 +77,9 @@ def open_sink(
     options: "EncodeOptions | None" = None,
     header: Mapping[str, object] | None = None,
     summary: RunSummary | None = None,
-    keep: bool = False,
+    kept: Path | None = None,
     without: Collection[str] = (),
+    until: Mapping[str, int] | None = None,
 ) -> Sink:
     """The sink for an output's suffix: records, one annotated file, or a folder of them.
 
@@ -91,8 +92,9 @@ def open_sink(
         options: How pictures and videos are encoded.
         header: What the first record says of tool, model and options.
         summary: Counts that the pipeline keeps, for the last record.
-        keep: Continue the records that `output` holds already.
+        kept: A file of earlier records that `output` continues.
         without: Names of sources whose earlier records are not kept.
+        until: By name of source the index of its last frame whose earlier records are kept.
 
     Raises:
         UsageError: The suffix is not known, or one file is to hold several inputs.
@@ -104,14 +106,14 @@ def open_sink(
     header, summary = header or {}, summary or RunSummary()
     if output == "-":
         return JsonlSink(sys.stdout, labels, header=header, summary=summary)
-    path, suffix = Path(output), Path(output).suffix.lower()
+    path, suffix, until = Path(output), Path(output).suffix.lower(), until or {}
     if suffix == ".csv":
-        rows = kept_rows(path, without) if keep and path.exists() else (CSV_COLUMNS,)
+        rows = (CSV_COLUMNS,) if kept is None else kept_rows(kept, without, until)
         return CsvSink(path, labels, kept=rows)
     if suffix in (".jsonl", ".json"):
         sink = JsonlSink if suffix == ".jsonl" else JsonSink
-        kept = kept_records(path, without) if keep and path.exists() else ()
-        return sink(path, labels, header=header, summary=summary, kept=kept)
+        records = () if kept is None else kept_records(kept, without, until)
+        return sink(path, labels, header=header, summary=summary, kept=records)
     options = options or EncodeOptions()
     if annotate is None:
         from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision

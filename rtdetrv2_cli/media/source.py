@@ -5,7 +5,7 @@ Knows no model. What cannot be read becomes a `Failure` in its place, and the ne
 
 import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Final, Protocol
 
@@ -14,7 +14,7 @@ from rtdetrv2_cli.media.hardware import NONE, Hardware
 from rtdetrv2_cli.media.images import WHITE, Colour, read_picture, read_sequence
 from rtdetrv2_cli.media.inputs import Input, list_inputs
 from rtdetrv2_cli.media.kinds import Kind
-from rtdetrv2_cli.media.selection import Selection, select
+from rtdetrv2_cli.media.selection import Reached, Selection, select
 from rtdetrv2_cli.media.video import read_video
 from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent
 
@@ -43,6 +43,7 @@ def open_source(
     allow_truncated: bool = False,
     hwaccel: str | Hardware = NONE,
     background: Colour = WHITE,
+    reached: Mapping[str, Reached] | None = None,
 ) -> Source:
     """A source over one path or URL, or over many, or over inputs that are listed already.
 
@@ -57,6 +58,7 @@ def open_source(
         allow_truncated: What ends early is an event with a warning, not a failure.
         hwaccel: What decodes videos, or the word for it; see `rtdetrv2_cli.media.hardware`.
         background: RGB colour shown where a picture is transparent.
+        reached: By the name of a video how far it is done: its first frame is the next one.
 
     Raises:
         InputError: A path does not exist, or there is nothing to read.
@@ -64,16 +66,23 @@ def open_source(
     """
     selection = Selection(start, end, stride, fps, max_frames, hold)
     hardware = hwaccel if isinstance(hwaccel, Hardware) else Hardware(hwaccel)
-    return _Files(_listed(source), selection, hardware, background, allow_truncated=allow_truncated)
+    return _Files(
+        _listed(source),
+        selection,
+        hardware,
+        background,
+        reached or {},
+        allow_truncated=allow_truncated,
+    )
 
 
 def _listed(source: str | os.PathLike[str] | Sequence[str | Input]) -> list[Input]:
     if isinstance(source, str | os.PathLike):
         return list_inputs([os.fspath(source)])
-    if listed := [item for item in source if isinstance(item, Input)]:
-        if len(listed) < len(source):
-            raise TypeError("open_source takes paths or inputs, not both at once")
-        return listed
+    if not (others := [item for item in source if not isinstance(item, Input)]):
+        return [item for item in source if isinstance(item, Input)]
+    if len(others) < len(source):
+        raise TypeError("open_source takes paths or inputs, not both at once")
     return list_inputs([str(item) for item in source])
 
 
@@ -103,6 +112,7 @@ class _Files:
         selection: Selection,
         hardware: Hardware,
         background: Colour,
+        reached: Mapping[str, Reached],
         *,
         allow_truncated: bool = False,
     ) -> None:
@@ -110,6 +120,7 @@ class _Files:
         self._selection = selection
         self._hardware = hardware
         self._background = background
+        self._reached = reached
         self._allow_truncated = allow_truncated
 
     def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
@@ -133,7 +144,12 @@ class _Files:
         place, name, stream = item.location, item.name, item.stream
         if item.kind == "video":
             return read_video(
-                place, name, stream=stream, selection=self._selection, hardware=self._hardware
+                place,
+                name,
+                stream=stream,
+                selection=self._selection,
+                hardware=self._hardware,
+                reached=self._reached.get(name),
             )
         if item.kind == "picture":
             return read_picture(place, name, stream=stream, background=self._background)

@@ -20,7 +20,7 @@ from rtdetrv2_cli.media.colour import frame_to_rgb
 from rtdetrv2_cli.media.hardware import Hardware, planar
 from rtdetrv2_cli.media.names import is_url, redact
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
-from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
+from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, go_on, select
 from rtdetrv2_cli.media.side_data import side_data
 from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.types import Frame, Image, Size, SourceInfo
@@ -60,13 +60,15 @@ def read_video(
     stream: int = 0,
     selection: Selection = EVERYTHING,
     hardware: Hardware | None = None,
+    reached: Reached | None = None,
 ) -> Generator[Frame, None, None]:
     """The frames of the first video stream, in the order of presentation.
 
     Pixels are converted at first use. Packets that cannot be decoded are skipped and counted in
     one warning. Times that the file lacks are filled in from its rate. What comes before the
     selection's start is decoded only where it must be; indexes count it all the same, a damaged
-    packet that was not decoded as one frame.
+    packet that was not decoded as one frame. So does what is `reached` already: the first frame
+    is then the next one of the selection.
 
     Args:
         location: Path or URL.
@@ -74,22 +76,23 @@ def read_video(
         stream: Index of the source in the command.
         selection: Which frames are yielded.
         hardware: What decodes them; None is software.
+        reached: How far it is done.
 
     Raises:
-        InputError: It cannot be opened, holds no video, cannot be read further, or has no frame
-            of the selection.
+        InputError: It cannot be opened, holds no video, cannot be read further, has no frame
+            of the selection, or is not the video of which a part is done.
         TruncatedError: It ends before the end that it declares or that was asked for; its frames
             have been yielded.
     """
     hardware = hardware or Hardware()
-    if selection.start and not is_url(location):
+    if (selection.start or reached is not None) and not is_url(location):
         try:
-            yield from _read(location, name, stream, selection, hardware, enters=True)
+            yield from _read(location, name, stream, selection, hardware, reached, enters=True)
         except MissedEntryError as missed:
             _log.debug("%s: read from its beginning: %s", name, missed)
         else:
             return
-    yield from _read(location, name, stream, selection, hardware, enters=False)
+    yield from _read(location, name, stream, selection, hardware, reached, enters=False)
 
 
 def _read(
@@ -98,6 +101,7 @@ def _read(
     stream: int,
     selection: Selection,
     hardware: Hardware,
+    reached: Reached | None,
     *,
     enters: bool,
 ) -> Iterator[Frame]:
@@ -112,8 +116,14 @@ def _read(
         video.thread_type = "SLICE"
         reader = _Reader(container, video, location, name, stream, hardware)
         if enters:
-            reader.begin_at(enter(container, video, demuxed(container, video), selection.start))
-        yield from select(reader.checked(selection.end), selection, origin=reader.origin)
+            packets = demuxed(container, video)
+            reader.begin_at(enter(container, video, packets, selection.start, reached))
+        if reached is None:
+            yield from select(reader.checked(selection.end), selection, origin=reader.origin)
+            return
+        # The selection sees every frame, so that it goes on as it would have.
+        frames = select(reader.from_first(selection.end), selection, origin=reader.origin)
+        yield from go_on(frames, reached)
 
 
 @contextmanager
@@ -224,6 +234,15 @@ class _Reader:
         """The frames, and at their end what `check_end` has to say."""
         yield from self.frames()
         self.check_end(end)
+
+    def from_first(self, end: float | None) -> Generator[Frame, None, None]:
+        """As `checked`, and before them those that were not decoded, without a picture."""
+        if self.entry is not None:
+            info, unit = self._info(_UNKNOWN), self.video.time_base
+            for index, pts in enumerate(self.entry.passed):
+                seconds = float(pts * self._time_base)
+                yield Frame(info, _UNKNOWN, index, _no_picture, pts, unit, seconds)
+        yield from self.checked(end)
 
     def frames(self) -> Iterator[Frame]:
         info: SourceInfo | None = None
@@ -437,6 +456,13 @@ class Upright:
             axes = 0 if not self.mirrored_x else -1 if self.mirrored_y else 1
             image = cv2.flip(image, axes)  # type: ignore[assignment]
         return image
+
+
+_UNKNOWN: Final = Size(0, 0)
+
+
+def _no_picture() -> Image:
+    raise AssertionError("this frame was passed over")
 
 
 def _kind(frame: av.VideoFrame) -> tuple[object, ...]:

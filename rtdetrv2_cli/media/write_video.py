@@ -18,6 +18,7 @@ from rtdetrv2_cli.media.beside import Beside
 from rtdetrv2_cli.media.chapters import moved_chapters, write_chapters
 from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
 from rtdetrv2_cli.media.encoders import choose_encoder
+from rtdetrv2_cli.media.journal import Journal, Kept, parameter_sets
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
@@ -80,17 +81,29 @@ class VideoWriter:
     it is moved to zero, and sound from before it is left out. An odd row or column is replicated
     once. A frame of another size than the first is fitted to it.
 
+    Until it is finished a journal beside it, `<name>.part`, has its pictures; see `Journal`.
+
     Args:
         path: The file; its suffix says which container.
         first: The first frame, not written yet: size, time base and source are taken from it.
         options: How to encode.
+        mark: What the journal says of itself.
+        kept: What is written first: pictures from `first` on that `follows` has approved of.
 
     Raises:
         OutputError: The file or the encoder cannot be opened.
     """
 
-    def __init__(self, path: Path, first: Frame, options: "EncodeOptions") -> None:
-        self._file = PartFile(path)
+    def __init__(
+        self,
+        path: Path,
+        first: Frame,
+        options: "EncodeOptions",
+        *,
+        mark: str = "",
+        kept: Kept | None = None,
+    ) -> None:
+        self._file = PartFile(path, ".whole.part")
         self._format = CONTAINERS[path.suffix.lower()]
         self._options = options
         self._first = first
@@ -100,6 +113,7 @@ class VideoWriter:
         self._begins_later = first.index > 0 and first.pts is not None
         self._shift = -(first.pts or 0) if self._begins_later else max(0, -(first.pts or 0))
         self._last_pts = -1
+        self._last_dts: int | None = None
         self._end = 0.0
         self._cut = False
         self._chapters: list[Chapter] = []
@@ -112,9 +126,15 @@ class VideoWriter:
         self._output: OutputContainer | None = None
         self._origin = Origin(first)
         self._colours = self._origin.colours
+        self._journal: Journal | None = None
         try:
             with refused(path):
                 self._open()
+                self._journal = Journal(
+                    path, self._video, mark, None if kept is None else kept.path
+                )
+                if kept is not None:
+                    self._take_over(kept)
         except BaseException:
             self.abort()
             raise
@@ -157,6 +177,15 @@ class VideoWriter:
         with refused(self._file.path):
             self._encode(planes)
 
+    def times_in_source(self, kept: Kept) -> list[int] | None:
+        """When the pictures of a file are shown in the source, in units of its time base.
+
+        None where frames written by this writer could not follow them.
+        """
+        if kept.parameters != parameter_sets(self._video, kept.format):
+            return None
+        return kept.times_from(self._first.pts or 0, self._time_base)
+
     def finish(self) -> None:
         """Writes what the encoder holds back and the rest of the others, and names the file."""
         with refused(self._file.path):
@@ -168,12 +197,16 @@ class VideoWriter:
                 self._write_chapters()
             self._close()
         self._file.commit()
+        if self._journal is not None:
+            self._journal.finish()
 
     def abort(self) -> None:
-        """Leaves nothing behind."""
+        """Leaves nothing behind but what was kept."""
         with suppress(av.FFmpegError, OSError):  # the trailer is refused as the frames were
             self._close()
         self._file.discard()
+        if self._journal is not None:
+            self._journal.discard()
 
     def _open(self) -> None:
         """Opens the file with the sound copied, else encoded anew, else left out."""
@@ -278,12 +311,28 @@ class VideoWriter:
             ) from error
         return video
 
+    def _take_over(self, kept: Kept) -> None:
+        """Writes what was encoded before; frames follow it."""
+        for packet in kept.packets((self._first.pts or 0) + self._shift, self._time_base):
+            self._last_pts = max(self._last_pts, packet.pts or 0)
+            self._mux(packet)
+
     def _encode(self, planes: av.VideoFrame | None) -> None:
-        assert self._output is not None
         for packet in self._video.encode(planes):
-            for streams in self._beside if packet.dts is not None else ():
-                streams.advance(float(((packet.dts or 0) - self._shift) * self._time_base))
-            self._output.mux_one(packet)
+            self._mux(packet)
+
+    def _mux(self, packet: "av.Packet[av.VideoStream]") -> None:
+        assert self._output is not None
+        assert self._journal is not None
+        if packet.dts is not None:
+            if self._last_dts is not None and packet.dts <= self._last_dts:
+                packet.dts = self._last_dts + 1  # an encoder that goes on from another one's frames
+            self._last_dts = packet.dts
+            for streams in self._beside:
+                streams.advance(float((packet.dts - self._shift) * self._time_base))
+        packet.stream = self._video
+        self._journal.write(packet)
+        self._output.mux_one(packet)
 
     def _write_chapters(self) -> None:
         assert self._output is not None

@@ -1,0 +1,137 @@
+"""`--resume`: which run a file is of, and where each video goes on. Loads nothing heavy."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli.console import counted
+from rtdetrv2_cli.cli.plan import Plan, unfinished_sources
+from rtdetrv2_cli.media.existing import last_run, standing
+from rtdetrv2_cli.media.inputs import Input
+from rtdetrv2_cli.media.journal import forget
+from rtdetrv2_cli.media.paths import CONTAINERS
+from rtdetrv2_cli.media.selection import Selection
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.resume import Progress
+
+_OF_A_RUN = ("tool", "model", "models", "records", "conf")
+_WITHOUT_EFFECT = frozenset(
+    (
+        *(
+            "sources",
+            "records",
+            "media",
+            "recursive",
+            "include",
+            "exclude",
+            "from_file",
+            "null",
+            "output",
+        ),
+        *("batch", "offline", "overwrite", "skip_existing", "resume", "fail_fast", "max_errors"),
+        *("allow_truncated", "hwaccel"),
+    )
+)
+"""Options that change neither what is found in a frame, nor how it is drawn and encoded."""
+
+
+def run_mark(header: Mapping[str, Any]) -> str:
+    """What tells runs apart whose results must not be mixed within one video.
+
+    Args:
+        header: What a run says of itself in records, in `run.json`, or before it begins.
+    """
+    options = {
+        name: value
+        for name, value in header.get("options", {}).items()
+        if name not in _WITHOUT_EFFECT
+    }
+    told = [*(header.get(key) for key in _OF_A_RUN), options]
+    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def take_up(
+    plan: Plan,
+    mark: str,
+    selection: Selection,
+    options: "EncodeOptions",
+    drawn_from: Sequence[Path] = (),
+) -> Plan:
+    """The plan with what is done of each video that an earlier run broke off; says so.
+
+    Args:
+        plan: One that resumes.
+        mark: Of the run that is to come.
+        selection: Which frames of videos are wanted.
+        options: How videos are encoded.
+        drawn_from: Records that tell which frames are drawn, where the run itself writes none.
+    """
+    from rtdetrv2_cli.media.resume import NewStartError  # 0.3 s: what writes videos
+
+    for name in plan.skipped:
+        if name in plan.media:
+            forget(plan.media[name])
+    progress: dict[str, Progress] = {}
+    for item in plan.todo:
+        if item.kind != "video" or item.name not in plan.unfinished:
+            continue
+        try:
+            done = _progress(item, plan, mark, selection, options, drawn_from)
+        except NewStartError as reason:
+            console.log.warning("%s: begun anew: %s", item.name, reason)
+            continue
+        if done is not None:
+            progress[item.name] = done
+            frames = counted(done.reached.frames, "frame")
+            console.log.info("%s: going on after %s", item.name, frames)
+    return replace(plan, progress=progress)
+
+
+def _progress(
+    item: Input,
+    plan: Plan,
+    mark: str,
+    selection: Selection,
+    options: "EncodeOptions",
+    drawn_from: Sequence[Path],
+) -> "Progress | None":
+    from rtdetrv2_cli.media.resume import NewStartError, progress_in_records, progress_in_video
+
+    records = [file for path in plan.records if (file := standing(path)) is not None]
+    if len(records) < len(plan.records):
+        raise NewStartError("it was begun without some of the records")
+    path = plan.media.get(item.name)
+    if path is None:
+        runs = [last_run(file) for file in records if ".csv" not in file.suffixes]
+        if not runs:
+            raise NewStartError("a CSV does not tell with which options it was begun")
+        if any(run is None or run_mark(run) != mark for run in runs):
+            raise NewStartError("it was begun with other options")
+        return progress_in_records(item, records)
+    if path.suffix.lower() not in CONTAINERS:
+        return None
+    done = progress_in_video(
+        item,
+        path,
+        records or drawn_from,
+        run=mark,
+        selection=selection,
+        options=options,
+        stopped=_mark_if_stopped(item, plan) == mark,
+    )
+    if done is None or records:
+        return done
+    return replace(done, detections=None)  # what is drawn from tells of more than is drawn
+
+
+def _mark_if_stopped(item: Input, plan: Plan) -> str | None:
+    """Of the run that closed the video of an input before its end; None if none did."""
+    if plan.run_file is None or item.name not in unfinished_sources(plan.run_file):
+        return None
+    return run_mark(json.loads(plan.run_file.read_text("utf-8")))
