@@ -65,6 +65,7 @@ def _outcome(plan: Plan, name: str) -> str:
 
 def nothing_to_do(plan: Plan, *, as_json: bool) -> None:
     """Tells that every input is done already."""
+    resuming.clear(plan)
     skipped = len(plan.skipped)
     console.log.info("nothing to do: %d inputs are done already", skipped)
     if as_json:

@@ -74,9 +74,7 @@ def take_up(
     """
     from rtdetrv2_cli.media.resume import NewStartError  # 0.3 s: what writes videos
 
-    for name in plan.skipped:
-        if name in plan.media:
-            forget(plan.media[name])
+    clear(plan)
     progress: dict[str, Progress] = {}
     for item in plan.todo:
         if item.kind != "video" or item.name not in plan.unfinished:
@@ -91,6 +89,13 @@ def take_up(
             frames = counted(done.reached.frames, "frame")
             console.log.info("%s: going on after %s", item.name, frames)
     return replace(plan, progress=progress)
+
+
+def clear(plan: Plan) -> None:
+    """Removes what a killed run has left of videos that are complete."""
+    for name in plan.skipped if plan.resumes else ():
+        if name in plan.media:
+            forget(plan.media[name])
 
 
 def _progress(

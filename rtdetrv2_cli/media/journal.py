@@ -19,6 +19,9 @@ from av.container import InputContainer
 _NAMES: Final = (".part", ".2.part")
 """What a journal is called beside its video: a second one is written from the first."""
 
+WHOLE_PART: Final = ".whole.part"
+"""What a video is called while it is written, which plays only when it is finished."""
+
 _FRAGMENTED: Final = "+frag_keyframe+empty_moov+default_base_moof"
 _BOX_HEADER: Final = 8
 _PREFIX: Final = 4
@@ -155,7 +158,7 @@ def journal_paths(video: Path) -> list[Path]:
 
 def forget(video: Path) -> None:
     """Removes what a killed run has left of a video that is complete, or begun anew."""
-    for path in journal_paths(video):
+    for path in (*journal_paths(video), video.with_name(video.name + WHOLE_PART)):
         with suppress(OSError):
             path.unlink(missing_ok=True)
 

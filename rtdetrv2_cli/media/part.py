@@ -10,6 +10,7 @@ import av
 from rtdetrv2_cli.errors import OutputError
 
 _REFUSALS: Final = (OSError, av.FFmpegError)
+_PART: Final = ".part"
 _UNSETTLED: Final = ".new.part"
 
 
@@ -24,7 +25,7 @@ class PartFile:
         OutputError: The folder cannot be made, or, later, the file cannot be renamed.
     """
 
-    def __init__(self, path: Path, ending: str = ".part") -> None:
+    def __init__(self, path: Path, ending: str = _PART) -> None:
         self.path = path
         self.part = path.with_name(path.name + ending)
         with refused(path):
@@ -44,7 +45,7 @@ class PartFile:
 
 def broken_off(path: Path) -> Path | None:
     """What a killed run has left of a file, which has all that the file has; None: nothing."""
-    part = PartFile(path).part
+    part = path.with_name(path.name + _PART)
     return part if part.is_file() else None
 
 
@@ -67,7 +68,7 @@ class TextOutput:
         self._part: PartFile | None = None
         if isinstance(target, str | Path):
             self._name, self._flush = str(target), flush
-            self._part = PartFile(Path(target), _UNSETTLED if keep else ".part")
+            self._part = PartFile(Path(target), _UNSETTLED if keep else _PART)
             with refused(target):
                 # newline="" leaves line ends as they are written.
                 self._file: TextIO = self._part.part.open("w", encoding="utf-8", newline="")

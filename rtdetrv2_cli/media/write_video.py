@@ -18,7 +18,7 @@ from rtdetrv2_cli.media.beside import Beside
 from rtdetrv2_cli.media.chapters import moved_chapters, write_chapters
 from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
 from rtdetrv2_cli.media.encoders import choose_encoder
-from rtdetrv2_cli.media.journal import Journal, Kept, parameter_sets
+from rtdetrv2_cli.media.journal import WHOLE_PART, Journal, Kept, parameter_sets
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
@@ -103,7 +103,7 @@ class VideoWriter:
         mark: str = "",
         kept: Kept | None = None,
     ) -> None:
-        self._file = PartFile(path, ".whole.part")
+        self._file = PartFile(path, WHOLE_PART)
         self._format = CONTAINERS[path.suffix.lower()]
         self._options = options
         self._first = first

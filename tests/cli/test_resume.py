@@ -360,6 +360,17 @@ def test_a_selection_goes_on_where_it_was(killed, detect, clip, counted, tmp_pat
     assert frame_records(folder / "detections.jsonl") == frame_records(whole / "detections.jsonl")
 
 
+def test_what_is_left_beside_a_complete_video_is_removed(detect, clip, tmp_path):
+    clip("b.mp4")
+    assert detect("b.mp4", "-o", "out/b.mp4").code == 0
+    for ending in (".part", ".2.part", ".whole.part"):
+        left = tmp_path / f"out/b.mp4{ending}"
+        left.write_bytes(b"old")
+        os.utime(left, ns=(1, 1))
+    assert "nothing to do" in detect("b.mp4", "-o", "out/b.mp4", "--resume").err
+    assert names_below(tmp_path / "out") == ["b.mp4"]
+
+
 def test_held_boxes_are_begun_anew(killed, detect, clip):
     clip()
     options = ("in", "--vid-stride", "2", "--hold")
@@ -483,7 +494,11 @@ def test_a_video_stopped_by_ctrl_c_goes_on(
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert names_below(folder) == ["b.mp4", "detections.jsonl", "run.json"]
-    assert detect("in", "--resume", "--crf", "21", "-o", "other").code == 0  # nothing of it
+    process = start(tmp_path, tiny_weights, "--resume")
+    wait_for(process, folder, 80)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert names_below(folder) == ["b.mp4", "detections.jsonl", "run.json"]
     counted.reset()
     assert "going on after" in detect("in", "--resume").err
     assert counted.looked_at <= FRAMES - GROUP
