@@ -18,7 +18,7 @@ from av.stream import Disposition, Stream
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media.colour import frame_to_rgb
 from rtdetrv2_cli.media.hardware import Hardware, planar
-from rtdetrv2_cli.media.names import is_url, redact
+from rtdetrv2_cli.media.names import is_read_once, is_url, redact
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
 from rtdetrv2_cli.media.selection import EVERYTHING, Selection, select
 from rtdetrv2_cli.media.side_data import side_data
@@ -82,7 +82,7 @@ def read_video(
             have been yielded.
     """
     hardware = hardware or Hardware()
-    if selection.start and not is_url(location):
+    if selection.start and not is_url(location) and not is_read_once(location):
         try:
             yield from _read(location, name, stream, selection, hardware, enters=True)
         except MissedEntryError as missed:
