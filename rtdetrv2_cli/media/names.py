@@ -1,6 +1,7 @@
-"""Names that may be shown: natural order, and no credentials. Knows no file."""
+"""Names and locations: natural order, and no credentials where they are shown. Opens no file."""
 
 import re
+from pathlib import Path
 from typing import Final
 
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]+://"
@@ -10,6 +11,11 @@ _URL: Final = re.compile(rf"({_SCHEME})([^\s'\"<>]*)")
 def is_url(text: str) -> bool:
     """Whether a source is a URL; a drive letter is no scheme."""
     return re.match(_SCHEME, text) is not None
+
+
+def is_read_once(location: str) -> bool:
+    """Whether it is a pipe or a device, which gives its bytes only once."""
+    return not is_url(location) and Path(location).exists() and not Path(location).is_file()
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:

@@ -9,6 +9,7 @@ from av.container import InputContainer
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.colour import Colours
+from rtdetrv2_cli.media.names import is_read_once
 from rtdetrv2_cli.media.sound import known_tracks
 from rtdetrv2_cli.media.subtitles import subtitle_tracks
 from rtdetrv2_cli.media.video import declared_end, first_video, open_container
@@ -30,7 +31,7 @@ class Origin:
         self._is_converted = first.converted_from is not None
         self.container: InputContainer | None = None
         self.video: av.VideoStream | None = None
-        if first.source.live or first.time_base is None:
+        if first.source.live or first.time_base is None or is_read_once(self._location):
             return
         try:
             self.container = self._opened.enter_context(open_container(first.source.location))

@@ -14,6 +14,7 @@ from rtdetrv2_cli.media.encode import DonePart, EncodeOptions
 from rtdetrv2_cli.media.existing import RecordedFrame, recorded_frames
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.journal import Kept, journal_paths, mark_of, read_kept
+from rtdetrv2_cli.media.names import is_read_once
 from rtdetrv2_cli.media.selection import Reached, Selection
 from rtdetrv2_cli.media.video import read_video
 from rtdetrv2_cli.media.write_video import VideoWriter
@@ -67,6 +68,8 @@ def progress_in_video(
     if not fitting:
         raise NewStartError("it was begun with other options, or its file has changed")
     kept = max(fitting, key=lambda each: len(each.times))
+    if is_read_once(item.location):
+        raise NewStartError("it can be read only once")
     if selection.hold:
         raise NewStartError("boxes are held on frames between others")
     first = _first_frame(item, selection)

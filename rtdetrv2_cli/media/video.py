@@ -18,7 +18,7 @@ from av.stream import Disposition, Stream
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media.colour import frame_to_rgb
 from rtdetrv2_cli.media.hardware import Hardware, planar
-from rtdetrv2_cli.media.names import is_url, redact
+from rtdetrv2_cli.media.names import is_read_once, is_url, redact
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
 from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, go_on, select
 from rtdetrv2_cli.media.side_data import side_data
@@ -85,7 +85,8 @@ def read_video(
             have been yielded.
     """
     hardware = hardware or Hardware()
-    if (selection.start or reached is not None) and not is_url(location):
+    may_enter = not (is_url(location) or is_read_once(location))
+    if (selection.start or reached is not None) and may_enter:
         try:
             yield from _read(location, name, stream, selection, hardware, reached, enters=True)
         except MissedEntryError as missed:

@@ -13,6 +13,7 @@ from PIL import Image, JpegImagePlugin
 from rtdetrv2_cli import types
 from rtdetrv2_cli.errors import InputError, OutputError
 from rtdetrv2_cli.media.images import open_picture
+from rtdetrv2_cli.media.names import is_read_once
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import PICTURE_FORMATS
 from rtdetrv2_cli.types import Frame
@@ -116,6 +117,8 @@ class SequenceWriter:
 def _options(pillow_format: str, frame: Frame) -> dict[str, Any]:
     """How to save: our quality, and what the source's file says besides its pixels."""
     options: dict[str, Any] = dict(_QUALITY.get(pillow_format, {}))
+    if is_read_once(frame.source.location):
+        return options
     try:
         with open_picture(frame.source.location) as source:
             options |= _kept(source, pillow_format)

@@ -423,19 +423,16 @@ def test_render_goes_on_too(killed, cli, detect, clip, tmp_path, frame_index):
     is_whole(folder / "b.mp4", source, frame_index)
 
 
-def test_render_goes_on_where_only_some_frames_are_recorded(
-    killed, cli, detect, clip, tmp_path, frame_index
-):
-    clip()
+def test_render_goes_on_where_only_some_frames_are_recorded(killed, cli, detect, clip, tmp_path):
+    source = clip()
     assert detect("in", "--no-media", "-o", "seen", "--vid-stride", 2).code == 0
     command = ("render", "seen/detections.jsonl", "in", *LOOK)
     folder = killed(36, *command, folder="rendered", run=cli, watch=Replay)
     kept = kept_in(folder / "b.mp4.part")
     outcome = cli(*command, "--resume")
     assert f"going on after {kept} frames" in outcome.err
-    assert outcome.code == 0, outcome.err
-    shown = [frame_index(f.image) for f in read_video(str(folder / "b.mp4"), "b")]
-    assert shown == list(range(0, FRAMES, 2))
+    assert outcome.code == 0
+    assert times(folder / "b.mp4") == times(source)[::2]
 
 
 def test_render_begins_anew_where_the_first_frame_is_not_recorded(killed, cli, detect, clip):

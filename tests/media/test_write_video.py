@@ -1,8 +1,11 @@
 import hashlib
 import json
 import logging
+import os
 import shutil
 import subprocess
+import threading
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -589,6 +592,33 @@ def test_a_size_that_the_encoder_refuses_is_told(make_clip, out, monkeypatch):
 def test_a_codec_that_the_container_cannot_hold_is_told(make_clip, out):
     with pytest.raises(OutputError, match="webm cannot hold h264"):
         convert(make_clip(), out / "a.webm", vcodec="h264")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize(
+    ("name", "choice", "indexes"),
+    [
+        ("a.mp4", {}, range(50)),
+        ("a.gif", {"end": 0.08}, range(2)),
+        ("a.mp4", {"start": 1.0}, range(25, 50)),
+    ],
+)
+@pytest.mark.timeout(60)
+def test_a_pipe_is_read_once(name, choice, indexes, make_clip, out, tmp_path, frame_index):
+    clip = make_clip("clip.ts", 50, sound="aac")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def feed():
+        with suppress(BrokenPipeError), pipe.open("wb") as file:
+            file.write(clip.read_bytes())
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    target = convert(pipe, out / name, choice=choice)
+    feeder.join(10)
+    frames = [frame for frame in open_source(target).frames() if isinstance(frame, Frame)]
+    assert [frame_index(frame.image) for frame in frames] == [i % 40 for i in indexes]
 
 
 def test_no_file_stays_open(make_clip, out, tmp_path):
