@@ -16,6 +16,8 @@ from typing import Any, Final
 import av
 from av.container import InputContainer
 
+from rtdetrv2_cli.media.part import part_path
+
 _NAMES: Final = (".part", ".2.part")
 """What a journal is called beside its video: a second one is written from the first."""
 
@@ -153,12 +155,12 @@ def mark_of(run: str, location: str) -> str:
 
 def journal_paths(video: Path) -> list[Path]:
     """Where the journals of a video are, if there are any."""
-    return [video.with_name(video.name + ending) for ending in _NAMES]
+    return [part_path(video, ending) for ending in _NAMES]
 
 
 def forget(video: Path) -> None:
     """Removes what a killed run has left of a video that is complete, or begun anew."""
-    for path in (*journal_paths(video), video.with_name(video.name + WHOLE_PART)):
+    for path in (*journal_paths(video), part_path(video, WHOLE_PART)):
         with suppress(OSError):
             path.unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -12,6 +13,19 @@ from rtdetrv2_cli.errors import OutputError
 _REFUSALS: Final = (OSError, av.FFmpegError)
 _PART: Final = ".part"
 _UNSETTLED: Final = ".new.part"
+_LONGEST: Final = 255
+"""Bytes of a file's name, on nearly every file system."""
+_DIGEST: Final = 8
+"""Letters that tell shortened names apart."""
+
+
+def part_path(path: Path, ending: str = _PART) -> Path:
+    """What a file is called until it is complete; a name that would be too long is shortened."""
+    name = path.name.encode(errors="surrogateescape")
+    if len(name) + len(ending) > _LONGEST:
+        kept = name[: _LONGEST - len(ending) - _DIGEST - 1].decode(errors="ignore")
+        return path.with_name(f"{kept}~{sha256(name).hexdigest()[:_DIGEST]}{ending}")
+    return path.with_name(path.name + ending)
 
 
 class PartFile:
@@ -27,7 +41,7 @@ class PartFile:
 
     def __init__(self, path: Path, ending: str = _PART) -> None:
         self.path = path
-        self.part = path.with_name(path.name + ending)
+        self.part = part_path(path, ending)
         with refused(path):
             path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -45,7 +59,7 @@ class PartFile:
 
 def broken_off(path: Path) -> Path | None:
     """What a killed run has left of a file, which has all that the file has; None: nothing."""
-    part = path.with_name(path.name + _PART)
+    part = part_path(path)
     return part if part.is_file() else None
 
 

@@ -621,6 +621,14 @@ def test_a_pipe_is_read_once(name, choice, indexes, make_clip, out, tmp_path, fr
     assert [frame_index(frame.image) for frame in frames] == [i % 40 for i in indexes]
 
 
+@pytest.mark.parametrize("letter", ["n", "\u00e9"])
+def test_the_longest_name_that_a_file_may_have_is_written(letter, make_clip, out):
+    name = letter * (251 // len(letter.encode()))
+    target = convert(make_clip(frames=3), out / f"{name}.mp4")
+    assert video_of(target).width == 64
+    assert list(out.iterdir()) == [target]
+
+
 def test_no_file_stays_open(make_clip, out, tmp_path):
     source = make_clip("a.wmv", codec="wmv2", sound="wmav2")
     convert(source, out / "a.mp4")
