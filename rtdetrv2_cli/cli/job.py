@@ -12,6 +12,7 @@ from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
+from rtdetrv2_cli.media.encode_live import LiveMediaSink
 from rtdetrv2_cli.media.encoders import pick_encoder
 from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
 from rtdetrv2_cli.media.source import Source
@@ -131,11 +132,13 @@ def open_sinks(
             summary=report.summary,
             keep=plan.continues,
             without=plan.redone,
+            flush=plan.is_live,
         )
         for path in ([STDOUT] if plan.stdout else plan.records)
     ]
     if annotate is not None:
-        sinks.append(MediaSink(plan.media, annotate, encode, seconds=report.drawing))
+        media = LiveMediaSink if plan.is_live else MediaSink
+        sinks.append(media(plan.media, annotate, encode, seconds=report.drawing))
     return sinks
 
 

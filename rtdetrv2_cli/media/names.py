@@ -12,6 +12,11 @@ def is_url(text: str) -> bool:
     return re.match(_SCHEME, text) is not None
 
 
+def scheme(text: str) -> str | None:
+    """The scheme of a URL in lower case; None of what is none."""
+    return text.partition("://")[0].lower() if is_url(text) else None
+
+
 def natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:
     """Sort key that counts: `frame2` before `frame10`, `B` beside `b`, folder by folder."""
     parts = tuple(

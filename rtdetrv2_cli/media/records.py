@@ -5,12 +5,14 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, TextIO
 
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
+from rtdetrv2_cli.types import Arrival, Failure, Result, RunSummary, SourceEvent
 
 SCHEMA: Final = 1
 """Version of the records; it rises when a reader of the former one would be misled."""
@@ -23,6 +25,7 @@ CSV_COLUMNS: Final = (
 _BOX_DIGITS: Final = 2  # a hundredth of a pixel
 _CONFIDENCE_DIGITS: Final = 4
 _TIME_DIGITS: Final = 6  # a microsecond
+_LAG_DIGITS: Final = 3  # a millisecond
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Record = dict[str, Any]
@@ -196,11 +199,25 @@ def _frame(item: Result, labels: Sequence[str]) -> Record:
         "frame": frame.index,
         "pts": frame.pts,
         "time": _seconds(item),
+        **_arrival(frame.arrival),
         "width": frame.size.width,
         "height": frame.size.height,
         **converted,
         "detections": _detections(item, labels),
     }
+
+
+def _arrival(arrival: Arrival | None) -> Record:
+    if arrival is None:
+        return {}
+    lag = max(0.0, monotonic() - arrival.due)
+    return {"wall_time": _wall_time(arrival.wall), "lag": round(lag, _LAG_DIGITS)}
+
+
+def _wall_time(seconds: float) -> str:
+    """RFC 3339, to the millisecond."""
+    told = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return told.replace("+00:00", "Z")
 
 
 def _detections(item: Result, labels: Sequence[str]) -> list[Record]:
@@ -236,12 +253,15 @@ def _event(event: SourceEvent) -> Record:
         "source": event.name,
         "stream": event.stream,
         "event": event.event,
+        **({} if event.wall is None else {"wall_time": _wall_time(event.wall)}),
+        **event.details,
         "message": event.message,
     }
 
 
 def _totals(summary: RunSummary) -> Record:
-    return {**asdict(summary), "seconds": round(summary.seconds, 3)}
+    totals = {**asdict(summary), "seconds": round(summary.seconds, 3)}
+    return totals if summary.streams else {k: v for k, v in totals.items() if k != "streams"}
 
 
 def _seconds(item: Result) -> float:

@@ -79,6 +79,7 @@ def open_sink(
     summary: RunSummary | None = None,
     keep: bool = False,
     without: Collection[str] = (),
+    flush: bool = False,
 ) -> Sink:
     """The sink for an output's suffix: records, one annotated file, or a folder of them.
 
@@ -93,6 +94,7 @@ def open_sink(
         summary: Counts that the pipeline keeps, for the last record.
         keep: Continue the records that `output` holds already.
         without: Names of sources whose earlier records are not kept.
+        flush: Write JSON lines through one by one, for readers of a live run.
 
     Raises:
         UsageError: The suffix is not known, or one file is to hold several inputs.
@@ -109,9 +111,10 @@ def open_sink(
         rows = kept_rows(path, without) if keep and path.exists() else (CSV_COLUMNS,)
         return CsvSink(path, labels, kept=rows)
     if suffix in (".jsonl", ".json"):
-        sink = JsonlSink if suffix == ".jsonl" else JsonSink
         kept = kept_records(path, without) if keep and path.exists() else ()
-        return sink(path, labels, header=header, summary=summary, kept=kept)
+        if suffix == ".json":
+            return JsonSink(path, labels, header=header, summary=summary, kept=kept)
+        return JsonlSink(path, labels, header=header, summary=summary, flush=flush, kept=kept)
     options = options or EncodeOptions()
     if annotate is None:
         from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
