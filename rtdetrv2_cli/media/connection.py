@@ -7,6 +7,7 @@ raises the same errors for a silent camera, a broken cable and a damaged file.
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from errno import EIO
 from threading import Event
 from time import monotonic
 from typing import Any, Final
@@ -123,7 +124,8 @@ def _packets(
 def _defaults(address: Address) -> dict[str, str]:
     if address.origin == "file" and address.format is None:
         return {"format_whitelist": local_formats()}
-    return {}
+    # Cameras of five frames a second take five seconds to open where FFmpeg measures their rate.
+    return {"fpsprobesize": "0"} if address.origin == "network" else {}
 
 
 def describe(opened: Opened, transport: str | None) -> str:
@@ -160,6 +162,8 @@ def reason(error: Exception, address: Address) -> tuple[str, bool]:
             return sentence.format(scheme=scheme(address.url)), is_final
     if isinstance(error, av.InvalidDataError):
         return "what comes is no video that FFmpeg understands", False
+    if getattr(error, "errno", None) == EIO:
+        return "the connection broke off", False
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return redact(text, address.url), address.origin == "generator"
 

@@ -65,8 +65,9 @@ _STEADY_SECONDS: Final = 10.0
 """A connection that lasted so long is a good one: the wait after it begins anew."""
 _DEPTH: Final = 4
 """Frames of each stream that wait where none is dropped."""
+_EARLY_SECONDS: Final = 0.005
 _EARLY_SHARE: Final = 0.3
-"""How early a frame may come for its interval, as a share of it."""
+"""How early a frame may come for its interval, in seconds, and as a share of it."""
 _FLAWS: Final = (av.FFmpegError, ValueError)
 
 
@@ -395,7 +396,7 @@ class _Reader:
         fps = self._options.fps
         if fps is None:
             return (self._index - 1) % self._options.stride == 0
-        interval = floor(seconds * fps + _EARLY_SHARE)
+        interval = floor(seconds * fps + min(_EARLY_SECONDS * fps, _EARLY_SHARE))
         due, self._interval = interval > self._interval, max(interval, self._interval)
         return due
 

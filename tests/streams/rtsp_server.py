@@ -1,6 +1,6 @@
 """An RTSP server for tests, run by the system's Python, which has GStreamer's bindings.
 
-    rtsp_server.py PORT [--size WxH] [--fps N] [--user NAME:PASSWORD] [--stall-after N]
+    rtsp_server.py PORT [--size WxH] [--fps N] [--user NAME:PASSWORD] [--stall-after N] [--udp-only]
 
 It serves `/cam`: H.264, each frame with its own number drawn as a row of black and white blocks,
 least significant bit on the left (`frame_number` in live_servers.py reads it). It prints `ready`
@@ -14,8 +14,9 @@ import threading
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - versions come first
 
 BITS = 16
 
@@ -84,7 +85,7 @@ def main() -> None:
     camera = Camera(width, height, args.fps, args.stall_after)
     camera.connect("media-configure", lambda factory, media: factory.start(media))
     if args.udp_only:
-        camera.set_protocols(GstRtspServer.RTSPLowerTrans(1))  # noqa
+        camera.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
     if args.user:
         auth = GstRtspServer.RTSPAuth()
         token = GstRtspServer.RTSPToken()
@@ -101,7 +102,8 @@ def main() -> None:
         sys.exit("cannot listen")
     loop = GLib.MainLoop()
     threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     loop.run()
 
 
