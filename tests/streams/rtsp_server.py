@@ -48,21 +48,23 @@ class Camera(GstRtspServer.RTSPMediaFactory):
 
     def start(self, media: GstRtspServer.RTSPMedia) -> None:
         source = media.get_element().get_by_name("source")
-        sent = 0
+        sent, gone = 0, False
+
+        def leave(_: GstRtspServer.RTSPMedia) -> None:
+            nonlocal gone
+            gone = True
 
         def push() -> bool:
             nonlocal sent
-            if media.get_status() > 3:  # ended
-                return False
-            if self.stall_after and sent >= self.stall_after:
-                return True
-            data = picture(self.number, self.width, self.height)
-            if source.emit("push-buffer", Gst.Buffer.new_wrapped(data)) != Gst.FlowReturn.OK:
-                return False
-            self.number += 1
-            sent += 1
-            return True
+            if not gone and not (self.stall_after and sent >= self.stall_after):
+                data = picture(self.number, self.width, self.height)
+                # what is refused while a client comes is a frame that nobody sees
+                source.emit("push-buffer", Gst.Buffer.new_wrapped(data))
+                self.number += 1
+                sent += 1
+            return not gone
 
+        media.connect("unprepared", leave)
         push()
         GLib.timeout_add(1000 // self.fps, push)
 
