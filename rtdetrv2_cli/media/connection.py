@@ -92,20 +92,28 @@ def connection(
         InputError: There is no video in it.
         FFmpegError, ValueError: It cannot be opened.
     """
-    container = av.open(
-        address.url,
-        format=address.format,
-        options={**_defaults(address), **options, **address.options},
-        metadata_errors="replace",
-        timeout=(limits.open + _SURPLUS_SECONDS, limits.read + _SURPLUS_SECONDS),
-    )
-    with container:
+    with open_address(address, options, limits) as container:
         video = first_video(container)
         # Frame threads hold back as many frames as there are threads.
         video.thread_type = "SLICE"
         yield Opened(container, video)
         yield from _packets(container, video)
         released.wait()
+
+
+def open_address(address: Address, options: Mapping[str, str], limits: Limits) -> InputContainer:
+    """Opens a source; blocks, so run it on a thread.
+
+    Raises:
+        FFmpegError, ValueError: It cannot be opened.
+    """
+    return av.open(
+        address.url,
+        format=address.format,
+        options={**_defaults(address), **options, **address.options},
+        metadata_errors="replace",
+        timeout=(limits.open + _SURPLUS_SECONDS, limits.read + _SURPLUS_SECONDS),
+    )
 
 
 def _packets(
