@@ -158,7 +158,9 @@ def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
     elif glob.has_magic(source):
         yield from _from_pattern(source, stream, walk)
     else:
-        raise InputError(f"{source} does not exist, and no camera is called that")
+        is_path = path.suffix or "/" in source or os.sep in source
+        camera = "" if is_path else ", and no camera is called that"
+        raise InputError(f"{source} does not exist{camera}")
 
 
 def _from_url(url: str, stream: int, walk: "_Walk") -> Iterator[_Found]:

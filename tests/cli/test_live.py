@@ -203,3 +203,20 @@ def test_lines_are_flushed_one_by_one(tmp_path, tiny_weights):
         process.communicate(timeout=PATIENCE)
     assert kinds == ["run", "event", "frame", "frame"]
     assert process.returncode == 143
+
+
+def test_probe_tells_what_a_stream_is(cli):
+    outcome = cli("probe", CAMERA, "--json")
+    assert outcome.code == 0
+    [found] = json.loads(outcome.out)["inputs"]
+    assert found["kind"] == "stream"
+    assert (found["video"]["width"], found["video"]["fps"], found["seconds"]) == (64, 20, None)
+    assert found["detect"]["codec"] == "h264"
+
+
+def test_probe_of_a_dead_stream_is_exit_3(cli):
+    url = f"rtsp://me:{SECRET}@127.0.0.1:{free_port()}/cam"
+    outcome = cli("probe", url, "-v")
+    assert outcome.code == 3
+    assert "nobody answers there" in outcome.err
+    assert SECRET not in outcome.out + outcome.err
