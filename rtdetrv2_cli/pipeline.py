@@ -7,9 +7,9 @@ from threading import Event
 from time import perf_counter
 from types import TracebackType
 
-from rtdetrv2_cli.infer.detector import FrameDetector, detect
+from rtdetrv2_cli.infer.detector import FrameDetector, detect, detect_batches
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.media.source import Source
+from rtdetrv2_cli.media.source import LiveSource, Source
 from rtdetrv2_cli.stream import QueueUse, clock, prefetch, timed
 from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
@@ -30,7 +30,8 @@ class Profile:
     @property
     def busy(self) -> dict[str, float]:
         """Seconds that `decode`, `detect` and `write` worked."""
-        detect = self.seconds.get("detect", 0.0) - self.frames.waited_for
+        waited = self.frames.waited_for + self.seconds.get("wait", 0.0)
+        detect = self.seconds.get("detect", 0.0) - waited
         return {
             "decode": self.seconds.get("decode", 0.0),
             "detect": max(0.0, detect),
@@ -42,7 +43,9 @@ class Profile:
         """Seconds that each waited for the one before it or for room in the queue after it."""
         return {
             "decode": self.frames.held_back,
-            "detect": self.frames.waited_for + self.results.held_back,
+            "detect": self.frames.waited_for
+            + self.seconds.get("wait", 0.0)
+            + self.results.held_back,
             "write": self.results.waited_for,
         }
 
@@ -61,7 +64,8 @@ def run(
     """Detects in every frame of `source` and writes it to every sink, in order.
 
     Decoding, detecting and writing overlap; no more than three batches are in memory. The sinks
-    are closed whatever happens, before the source is.
+    are closed whatever happens, before the source is. A live source is asked for what is newest
+    whenever the detector is free.
 
     Args:
         source: An input that cannot be read is a `Failure` and the next input follows.
@@ -78,14 +82,25 @@ def run(
     profile = profile if profile is not None else Profile()
     seconds = profile.seconds
     stop = stop or Event()
-    depth = max(2, detector.batch_size)
-    frames = prefetch(timed(source.frames(), seconds, "decode"), depth, use=profile.frames)
-    found = timed(detect(frames, detector), seconds, "detect")
-    items = prefetch(found, depth, until=stop, use=profile.results)
-    counted = _counted(items, summary, max_errors, stop)
     with ExitStack() as stack:
-        stack.enter_context(closing(frames))
-        stack.enter_context(closing(items))
+        if isinstance(source, LiveSource):
+            summary.streams = source.states
+            stack.callback(_add_decoding, source, seconds)
+            batches = timed(source.batches(detector.batch_size), seconds, "wait")
+            found = timed(detect_batches(batches, detector), seconds, "detect")
+            # What waits here grows old.
+            items = prefetch(found, 1, until=stop, use=profile.results)
+            stack.enter_context(closing(items))
+            stack.callback(source.stop)
+            counted = _counted_live(items, summary, max_errors, stop)
+        else:
+            depth = max(2, detector.batch_size)
+            frames = prefetch(timed(source.frames(), seconds, "decode"), depth, use=profile.frames)
+            found = timed(detect(frames, detector), seconds, "detect")
+            items = prefetch(found, depth, until=stop, use=profile.results)
+            stack.enter_context(closing(frames))
+            stack.enter_context(closing(items))
+            counted = _counted(items, summary, max_errors, stop)
         for sink in sinks:
             stack.push(_closed_in_time(sink.__enter__(), seconds))
         stack.enter_context(closing(counted))
@@ -96,6 +111,10 @@ def run(
             if on_item is not None and not _is_held(item):
                 on_item(item)
     return summary
+
+
+def _add_decoding(source: LiveSource, seconds: dict[str, float]) -> None:
+    seconds["decode"] = source.decode_seconds
 
 
 def _closed_in_time(sink: Sink, seconds: dict[str, float]) -> Callable[..., None]:
@@ -151,5 +170,30 @@ def _counted(
                 return
         if not stop.is_set():
             summary.ok += reading is not None
+    finally:
+        summary.seconds = perf_counter() - start
+
+
+def _counted_live(
+    items: Iterator[Item],
+    summary: RunSummary,
+    max_errors: int | None,
+    stop: Event,
+) -> Generator[Item, None, None]:
+    """`items` of streams at once, counted; a stream is well if it has not failed at the end."""
+    start = perf_counter() - summary.seconds
+    try:
+        for item in items:
+            if isinstance(item, Failure):
+                summary.failed += 1
+            elif isinstance(item, Result):
+                summary.frames += 1
+                summary.detections += len(item.detections)
+            summary.seconds = perf_counter() - start
+            yield item
+            if stop.is_set() or summary.failed == max_errors:
+                return
+        if not stop.is_set():
+            summary.ok += len(summary.streams) - summary.failed
     finally:
         summary.seconds = perf_counter() - start

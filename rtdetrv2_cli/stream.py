@@ -3,18 +3,46 @@
 It knows no frame and no model.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
-from threading import Event, Thread
-from time import perf_counter
-from typing import TypeVar
+from threading import Condition, Event, Thread
+from time import monotonic, perf_counter
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.05
 """No wait is longer, so that Ctrl-C and a closed stream are noticed."""
+
+_PATIENCE_SECONDS = 0.3
+"""How long a thread is waited for, when it is to end, that a device or a network may hold up."""
+_LONG_PATIENCE_SECONDS = 3.0
+"""The same for a thread that waits for such a one itself, and no longer than that."""
+
+
+class Until(Event):
+    """An event that is also set when a time has come."""
+
+    deadline: float | None = None
+    """On the monotonic clock; None: never."""
+
+    def is_set(self) -> bool:
+        return super().is_set() or self.is_over
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time has come."""
+        return self.deadline is not None and monotonic() >= self.deadline
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self.deadline is not None:
+            left = max(0.0, self.deadline - monotonic())
+            timeout = left if timeout is None else min(left, timeout)
+        super().wait(timeout)
+        return self.is_set()
 
 
 class _End:
@@ -133,6 +161,238 @@ def prefetch(
     `items` lets it wait; close it then. How the queue is used is noted in `use`.
     """
     return Stream(items, depth, until or Event(), use or QueueUse())
+
+
+class StalledError(Exception):
+    """A step took longer than it may."""
+
+
+class Watch(Stream[T]):
+    """Items that a thread makes, each within a limit of time."""
+
+    def __init__(
+        self,
+        items: Generator[T, None, None],
+        depth: int,
+        until: Event,
+        limit: Callable[[], float],
+    ) -> None:
+        super().__init__(items, depth, until, QueueUse())
+        self._thread.name = "watch"
+        self._limit = limit
+
+    def __next__(self) -> T:
+        deadline = monotonic() + self._limit()
+        if self._thread.ident is None and not (self._stop.is_set() or self._until.is_set()):
+            self._thread.start()
+        while not (self._stop.is_set() or self._until.is_set()):
+            try:
+                item = self._queue.get(timeout=_POLL_SECONDS)
+            except Empty:
+                if monotonic() >= deadline:
+                    raise StalledError from None
+                continue
+            if not isinstance(item, _End):
+                return item
+            self.close()
+            if item.error is not None:
+                raise item.error
+        raise StopIteration
+
+    @property
+    def ready(self) -> int:
+        """How many items have been made and not taken."""
+        return self._queue.qsize()
+
+    def close(self) -> None:
+        """Ends the stream. A thread that is held up in a call is not waited for.
+
+        It closes its items when the call returns.
+        """
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(_PATIENCE_SECONDS)
+
+
+def watch(
+    items: Generator[T, None, None], depth: int, *, limit: Callable[[], float], until: Event
+) -> Watch[T]:
+    """Runs `items` on a thread, for steps that may hang: opening a camera, reading from it.
+
+    As `prefetch`, but where the next item does not come within `limit()` seconds, a
+    `StalledError` is raised, and closing does not wait for a step that hangs.
+    """
+    return Watch(items, depth, until, limit)
+
+
+class _Inbox(Generic[T]):
+    """What lies between a reading thread and its consumer."""
+
+    def __init__(self, may_drop: Callable[[T], bool], depth: int | None) -> None:
+        self._may_drop = may_drop
+        self._depth = depth
+        self._items: deque[T | _End] = deque()
+        self._changed = Condition()
+        self.stop = Event()
+        self.bell = Event()
+        self.dropped = 0
+
+    def put(self, item: T | _End) -> None:
+        with self._changed:
+            if self._depth is None:
+                self._make_way_for(item)
+            while self._is_full and not self.stop.is_set():
+                self._changed.wait(_POLL_SECONDS)
+            self._items.append(item)
+        self.bell.set()
+
+    def take(self) -> T | _End | None:
+        with self._changed:
+            item = self._items.popleft() if self._items else None
+            self._changed.notify()
+        return item
+
+    @property
+    def _is_full(self) -> bool:
+        return self._depth is not None and len(self._items) >= self._depth
+
+    def _make_way_for(self, item: T | _End) -> None:
+        if isinstance(item, _End) or not self._may_drop(item):
+            return
+        kept = [old for old in self._items if isinstance(old, _End) or not self._may_drop(old)]
+        self.dropped += len(self._items) - len(kept)
+        self._items = deque(kept)
+
+
+class Latest(Iterator[T]):
+    """Items that a thread reads as fast as they come; who takes them gets the newest."""
+
+    def __init__(self, items: Generator[T, None, None], inbox: _Inbox[T], until: Event) -> None:
+        self._inbox = inbox
+        self._until = until
+        self.ended = False
+        """Whether there will be no more."""
+        self._thread = Thread(target=_pour, args=(items, inbox), name="latest", daemon=True)
+
+    @property
+    def dropped(self) -> int:
+        """How many items gave way to newer ones."""
+        return self._inbox.dropped
+
+    def take(self) -> T | None:
+        """The next item if there is one; the error that ended the items is raised in its turn."""
+        if self.ended:
+            return None
+        if self._thread.ident is None and not self._inbox.stop.is_set():
+            self._thread.start()
+        item = self._inbox.take()
+        if not isinstance(item, _End):
+            return item
+        self.ended = True
+        self.close()
+        if item.error is not None:
+            raise item.error
+        return None
+
+    def stop(self) -> None:
+        """Ends the stream, its thread with the step it is in; waits for nothing."""
+        self.ended = True
+        self._inbox.stop.set()
+
+    def ring(self, bell: Event) -> None:
+        """Sets `bell` from now on whenever an item has come."""
+        self._inbox.bell = bell
+
+    def __next__(self) -> T:
+        while not (self.ended or self._inbox.stop.is_set() or self._until.is_set()):
+            self._inbox.bell.clear()
+            item = self.take()
+            if item is not None:
+                return item
+            if not self.ended:
+                self._inbox.bell.wait(_POLL_SECONDS)
+        raise StopIteration
+
+    def close(self) -> None:
+        """Ends the stream and closes the items; a step that hangs is not waited for."""
+        self.stop()
+        if self._thread.is_alive():
+            self._thread.join(_LONG_PATIENCE_SECONDS)
+
+    def __del__(self) -> None:
+        self._inbox.stop.set()
+
+
+def _pour(items: Generator[T, None, None], inbox: _Inbox[T]) -> None:
+    try:
+        with closing(items):
+            for item in items:
+                inbox.put(item)
+                if inbox.stop.is_set():
+                    return
+    except BaseException as error:  # noqa: BLE001 - handed to the consumer, whatever it is
+        inbox.put(_End(error))
+    else:
+        inbox.put(_END)
+
+
+def latest(
+    items: Generator[T, None, None],
+    depth: int | None = None,
+    *,
+    until: Event | None = None,
+    may_drop: Callable[[T], bool] = lambda _: True,
+) -> Latest[T]:
+    """Runs `items` on a thread that never waits for the consumer, who gets the newest.
+
+    Args:
+        items: What is read; the consumer gets an error of it after the items that came before.
+        depth: None, or: drop nothing, keep so many at most, and let `items` wait then.
+        until: Set it, and the stream ends at once.
+        may_drop: Whether an item gives way to newer ones; the others all come, in their place.
+    """
+    return Latest(items, _Inbox(may_drop, depth), until or Event())
+
+
+def merge(
+    streams: Sequence[Latest[T]], size: int, *, until: Event
+) -> Generator[list[T], None, None]:
+    """Lists of what is ready in the streams at that moment, without waiting for the others.
+
+    A list has one item of each stream at most, and `size` items at most; which stream comes first
+    goes round. Ends when every stream has ended or `until` is set; closes them.
+    """
+    bell = Event()
+    for stream in streams:
+        stream.ring(bell)
+    waiting = deque(streams)
+    try:
+        while waiting and not until.is_set():
+            bell.clear()
+            if ready := _ready(waiting, size):
+                yield ready
+            elif waiting:
+                bell.wait(_POLL_SECONDS)
+    finally:
+        for stream in streams:
+            stream.stop()
+        for stream in streams:
+            stream.close()
+
+
+def _ready(waiting: deque[Latest[T]], size: int) -> list[T]:
+    """Goes round once; those it has asked stand last then, and those that have ended are gone."""
+    ready: list[T] = []
+    for _ in range(len(waiting)):
+        if len(ready) == size:
+            break
+        stream = waiting.popleft()
+        item = stream.take()
+        if item is not None:
+            ready.append(item)
+        if not stream.ended:
+            waiting.append(stream)
+    return ready
 
 
 def batched(items: Iterable[T], size: int) -> Generator[list[T], None, None]:

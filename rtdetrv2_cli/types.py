@@ -1,6 +1,6 @@
 """The values that flow between packages: source -> detector -> sinks. Knows numpy only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import NamedTuple, Self
@@ -41,6 +41,20 @@ class SourceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a frame of a live stream came."""
+
+    wall: float
+    """Seconds since 1970, when it was received."""
+    due: float
+    """On the monotonic clock, when it would have been received had nothing held it up.
+
+    That is as soon after its own time as the promptest frame of the last minutes; what a camera
+    and its network need at least is not known here.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One decoded picture and its place in its source."""
 
@@ -65,6 +79,8 @@ class Frame:
     """The upright planes that the picture is made of, for a writer that knows their type."""
     converted_from: str | None = None
     """`pq`, `hlg` or `bt2020` where the picture has been converted to BT.709 SDR."""
+    arrival: Arrival | None = None
+    """Of a live stream's frame."""
 
     def __post_init__(self) -> None:
         if self.index < 0:
@@ -154,9 +170,32 @@ class SourceEvent:
     name: str
     """The source's name, as in `SourceInfo.name`."""
     event: str
-    """Short machine-readable name: `truncated` or `size_changed`."""
+    """Short machine-readable name: `truncated`, `size_changed`, or, of live streams, `connected`,
+    `reconnected`, `unreachable`, `stalled`, `lost`, `ended` or `gave_up`."""
     message: str
     stream: int = 0
+    wall: float | None = None
+    """Seconds since 1970, when it befell a live stream."""
+    details: Mapping[str, int | float | str] = field(default_factory=dict)
+    """Figures that belong to it."""
+
+
+@dataclass(slots=True)
+class StreamState:
+    """How a live stream fares; whoever reads it writes here, whoever looks sees it change."""
+
+    source: str
+    """Its name, as in `SourceInfo.name`."""
+    stream: int
+    state: str = "opening"
+    """`opening`, `playing`, `waiting` to try again, `ended`, or `lost` for good."""
+    frames: int = 0
+    """Looked at."""
+    dropped: int = 0
+    """Not looked at, because a newer one was there."""
+    damaged: int = 0
+    """Packets or pictures that could not be decoded."""
+    connections: int = 0
 
 
 @dataclass(slots=True)
@@ -170,3 +209,5 @@ class RunSummary:
     frames: int = 0
     detections: int = 0
     seconds: float = 0.0
+    streams: list[StreamState] = field(default_factory=list)
+    """Of a live source."""

@@ -5,7 +5,18 @@ from threading import Event
 
 import pytest
 
-from rtdetrv2_cli.stream import QueueUse, batched, clock, prefetch, timed
+from rtdetrv2_cli.stream import (
+    QueueUse,
+    StalledError,
+    Until,
+    batched,
+    clock,
+    latest,
+    merge,
+    prefetch,
+    timed,
+    watch,
+)
 
 
 class BrokenError(Exception):
@@ -278,3 +289,127 @@ def test_clock_counts_what_fails_too():
     with pytest.raises(BrokenError), clock(seconds, "stage"):
         raise BrokenError
     assert seconds["stage"] > 0
+
+
+def wait_for(condition, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.005)
+
+
+def test_latest_keeps_the_newest_and_what_must_not_be_lost():
+    numbers = Numbers(10)
+    stream = latest(numbers.items(), may_drop=lambda number: number not in (2, 5))
+    seen = [stream.take()]  # the thread begins now
+    wait_for(lambda: numbers.closed)
+    seen += list(stream)
+    assert [number for number in seen if number in (2, 5, 9)] == [2, 5, 9]
+    assert stream.ended
+    assert stream.dropped + sum(number is not None for number in seen) == 10
+
+
+def test_latest_with_a_depth_drops_nothing_and_lets_the_items_wait():
+    numbers = Numbers(50)
+    stream = latest(numbers.items(), 3)
+    assert next(stream) == 0
+    wait_for(lambda: numbers.made >= 4)
+    time.sleep(0.1)
+    assert numbers.made <= 5
+    assert list(stream) == list(range(1, 50))
+    assert stream.dropped == 0
+
+
+def test_an_error_of_latest_comes_after_the_newest_item():
+    numbers = Numbers(10, fail_at=4)
+    stream = latest(numbers.items())
+    seen = []
+    with pytest.raises(BrokenError, match="4"):
+        seen.extend(stream)
+    assert seen[-1] == 3
+    assert numbers.closed
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_merge_takes_one_of_each_and_leaves_none_out(size):
+    def tens(tens: int) -> Generator[int, None, None]:
+        yield from range(10 * tens, 10 * tens + 4)
+
+    streams = [latest(tens(s), 9) for s in range(3)]
+    batches = list(merge(streams, size, until=Event()))
+    assert sorted(item for batch in batches for item in batch) == sorted(
+        10 * s + i for s in range(3) for i in range(4)
+    )
+    for batch in batches:
+        assert len(batch) <= size
+        assert len({item // 10 for item in batch}) == len(batch)
+
+
+def test_merge_does_not_wait_for_a_stream_that_hangs():
+    until, held = Event(), Event()
+
+    def hanging() -> Generator[int, None, None]:
+        held.wait(30)
+        yield -1
+
+    streams = [latest(hanging()), latest(Numbers(5).items(), 9)]
+    batches = merge(streams, 2, until=until)
+    seen = [item for _ in range(5) for item in next(batches)]
+    assert seen == list(range(5))
+    until.set()
+    held.set()
+    assert list(batches) == []
+
+
+def test_merge_ends_when_it_is_told_though_nothing_comes():
+    until, held = Event(), Event()
+
+    def hanging() -> Generator[int, None, None]:
+        held.wait(0.2)
+        yield from ()
+
+    threading.Timer(0.1, until.set).start()
+    assert list(merge([latest(hanging())], 1, until=until)) == []
+
+
+def test_watch_raises_where_a_step_takes_too_long_and_does_not_wait_for_it():
+    held, closed = Event(), Event()
+
+    def hanging() -> Generator[int, None, None]:
+        try:
+            yield 1
+            held.wait(60)
+            yield 2
+        finally:
+            closed.set()
+
+    stream = watch(hanging(), 1, limit=lambda: 0.2, until=Event())
+    assert next(stream) == 1
+    with pytest.raises(StalledError):
+        next(stream)
+    start = time.monotonic()
+    stream.close()
+    assert time.monotonic() - start < 5
+    assert not closed.is_set()
+    held.set()
+    assert closed.wait(30)
+
+
+def test_watch_hands_on_items_errors_and_the_end():
+    assert list(watch(Numbers(5).items(), 2, limit=lambda: 30, until=Event())) == list(range(5))
+    with pytest.raises(BrokenError):
+        list(watch(Numbers(5, fail_at=2).items(), 2, limit=lambda: 30, until=Event()))
+
+
+def test_an_event_is_set_when_its_time_has_come():
+    until = Until()
+    assert not until.is_set()
+    assert not until.wait(0.01)
+    until.deadline = time.monotonic() + 0.05
+    assert until.wait(30)
+    assert until.is_set()
+    assert until.is_over
+    until = Until()
+    until.set()
+    assert until.is_set()
+    assert not until.is_over

@@ -26,6 +26,9 @@ _REFRESH_SECONDS = 0.1
 _SHOWN = 3
 """Names in a message."""
 
+_GOOD_NEWS = ("connected", "reconnected", "size_changed", "ended")
+"""What befalls live streams and is no reason to warn."""
+
 _STYLES = {"error": "bold red", "warning": "yellow"}
 
 
@@ -148,7 +151,7 @@ def progress(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from rtdetrv2_cli.types import Failure
+    from rtdetrv2_cli.types import Failure, SourceEvent
 
     bar = Progress(
         TextColumn("{task.description}", markup=False),
@@ -168,6 +171,9 @@ def progress(
         nonlocal shown_at
         if isinstance(item, Failure):
             log.error("%s: %s", item.name, item.error)
+        elif isinstance(item, SourceEvent) and item.wall is not None and item.event != "gave_up":
+            level = logging.INFO if item.event in _GOOD_NEWS else logging.WARNING
+            log.log(level, "%s: %s: %s", item.name, item.event.replace("_", " "), item.message)
         if not shown or (now := monotonic()) - shown_at < _REFRESH_SECONDS:
             return
         shown_at = now

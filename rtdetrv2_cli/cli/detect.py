@@ -7,6 +7,7 @@ from typer import Context, Exit
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli import stream_options as live
 
 
 def detect(
@@ -23,6 +24,14 @@ def detect(
     fps: opt.Fps = None,
     max_frames: opt.MaxFrames = None,
     hwaccel: opt.HardwareAcceleration = "none",
+    open_timeout: live.OpenTimeout = None,
+    read_timeout: live.ReadTimeout = None,
+    stall_timeout: live.StallTimeout = 20.0,
+    retries: live.Retries = 5,
+    rtsp_transport: live.RtspTransport = "auto",
+    drop: live.DropOption = "newest",
+    duration: live.Duration = None,
+    av_option: live.AvOption = None,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
     device: opt.Device = "auto",
@@ -63,26 +72,42 @@ def detect(
     profile: opt.Profile = False,
     dry_run: opt.DryRun = False,
 ) -> None:
-    """Find objects in pictures, folders and videos, and write what was found.
+    """Find objects in pictures, folders, videos and streams, and write what was found.
 
     rtdetrv2 detect photos : everything in a folder, into detections/
 
     rtdetrv2 detect clip.mp4 -o out.mp4 : one video, one file
 
     rtdetrv2 detect clip.mp4 -o - : records as JSON lines on standard output
+
+    rtdetrv2 detect rtsp://camera/stream --duration 1:00 : a minute of a camera
     """
     from rtdetrv2_cli.cli import job, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
+    from rtdetrv2_cli.media.av_options import parse_options
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
     from rtdetrv2_cli.media.selection import Selection
-    from rtdetrv2_cli.media.source import list_inputs, open_source
+    from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
     selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)
     check_hardware(hwaccel)
+    streaming = LiveOptions(
+        open_timeout=open_timeout,
+        read_timeout=read_timeout,
+        stall_timeout=stall_timeout,
+        rtsp_transport=rtsp_transport,
+        retries=retries,
+        drop=drop,
+        stride=vid_stride,
+        fps=fps,
+        max_frames=max_frames,
+        duration=duration,
+        av_options=parse_options(av_option or ()),
+    )
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(
         named,
@@ -90,6 +115,7 @@ def detect(
         include=include or (),
         exclude=exclude or (),
         skip=() if output == planning.STDOUT else (Path(output),),
+        av_options=streaming.av_options,
     )
     plan = planning.plan_run(
         inputs,
@@ -139,6 +165,7 @@ def detect(
         allow_truncated=allow_truncated,
         hwaccel=hwaccel,
         reached=reached,
+        live=streaming,
     )
     code = job.execute(
         report,

@@ -14,6 +14,7 @@ from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
+from rtdetrv2_cli.media.encode_live import LiveMediaSink
 from rtdetrv2_cli.media.encoders import choose_encoder
 from rtdetrv2_cli.media.existing import standing
 from rtdetrv2_cli.media.paths import CONTAINERS
@@ -163,17 +164,22 @@ def open_sinks(
         for path in ([STDOUT] if plan.stdout else plan.records)
     ]
     if annotate is not None:
-        sinks.append(
-            MediaSink(
-                plan.media,
-                annotate,
-                encode,
-                seconds=report.drawing,
-                run=run_mark(report.header),
-                parts={n: done.part for n, done in plan.progress.items() if done.part},
-            )
-        )
+        sinks.append(_media_sink(report, annotate, encode))
     return sinks
+
+
+def _media_sink(report: Report, annotate: Annotate, encode: EncodeOptions) -> Sink:
+    plan, seconds = report.plan, report.drawing
+    if plan.is_live:
+        return LiveMediaSink(plan.media, annotate, encode, seconds=seconds)
+    return MediaSink(
+        plan.media,
+        annotate,
+        encode,
+        seconds=seconds,
+        run=run_mark(report.header),
+        parts={name: done.part for name, done in plan.progress.items() if done.part},
+    )
 
 
 def _continued(plan: Plan, records: Path) -> Path | None:

@@ -12,10 +12,12 @@ from typer import Exit, Option, Typer
 from rtdetrv2_cli import errors
 from rtdetrv2_cli.cli import bench, console, models
 from rtdetrv2_cli.cli.detect import detect
+from rtdetrv2_cli.cli.live import live
 from rtdetrv2_cli.cli.probe import probe
 from rtdetrv2_cli.cli.render import render
 from rtdetrv2_cli.cli.train import train
 from rtdetrv2_cli.cli.val import val
+from rtdetrv2_cli.media.names import redact
 
 EXIT_CODES: dict[type[BaseException], int] = {
     errors.UsageError: 2,
@@ -64,6 +66,7 @@ def rtdetrv2(
 
 app.command("detect")(detect)
 app.command("predict", hidden=True)(detect)
+app.command("live")(live)
 app.command("render")(render)
 app.command("train")(train)
 app.command("val")(val)
@@ -93,7 +96,8 @@ def _report(error: BaseException) -> int:
         message = f"this is a bug in rtdetrv2, please report it: {type(error).__name__}: {error}"
     console.say(message, kind="error")
     if console.log.isEnabledFor(logging.DEBUG):
-        traceback.print_exception(error)
+        # FFmpeg's errors name what was opened, password and all
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
     return code
 
 

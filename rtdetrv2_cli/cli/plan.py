@@ -84,6 +84,11 @@ class Plan:
         return self.run_file.parent if self.run_file else next(iter(self.files), None)
 
     @property
+    def is_live(self) -> bool:
+        """Whether cameras or streams are read, and no files."""
+        return any(item.kind == "stream" for item in self.inputs)
+
+    @property
     def makes_video(self) -> bool:
         """Whether any output is a video."""
         return any(path.suffix.lower() in CONTAINERS for path in self.media.values())

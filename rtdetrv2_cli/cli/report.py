@@ -3,8 +3,10 @@
 import json
 import os
 import platform
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 from rtdetrv2_cli.cli.console import counted
 from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.cli.signals import Stop
-from rtdetrv2_cli.errors import OutputError
-from rtdetrv2_cli.media.names import public_name
+from rtdetrv2_cli.errors import OutputError, StreamLostError
+from rtdetrv2_cli.media.av_options import public_options
+from rtdetrv2_cli.media.names import is_url, public_name, redact
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.pipeline import Profile
 from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
@@ -21,6 +24,10 @@ from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
 _ONLY_SHOWN = ("quiet", "verbose", "json", "no_progress", "dry_run", "profile")
 """Options that change what is shown, not what is found."""
+_MOST_EVENTS = 1000
+"""The last ones of a run that lasts for weeks; the records have them all."""
+_LOST = 6
+"""Exit code."""
 
 
 class Report:
@@ -57,7 +64,9 @@ class Report:
         self.status = "failed"
         """`complete`, `interrupted` by a signal, or `failed` where errors stopped the run."""
         self._errors: list[dict[str, str]] = []
-        self._events: list[dict[str, str]] = []
+        self._events: deque[dict[str, str]] = deque(maxlen=_MOST_EVENTS)
+        self._is_lost = False
+        """Whether a stream was given up."""
         self._reading: str | None = None
         self._unfinished = set(plan.unfinished)
         self._started = datetime.now(UTC)
@@ -73,11 +82,12 @@ class Report:
     def add(self, item: Result | Failure | SourceEvent) -> None:
         """Notes an item that was written."""
         name = item.frame.source.name if isinstance(item, Result) else item.name
-        if name != self._reading:
+        if name != self._reading and not self.plan.is_live:
             self._finish_reading()
             self._reading = name
             self._unfinished.add(name)
         if isinstance(item, Failure):
+            self._is_lost = self._is_lost or isinstance(item.error, StreamLostError)
             self._finish_reading()
             self._errors.append(
                 {"source": name, "code": item.error.code, "message": str(item.error)}
@@ -113,6 +123,8 @@ class Report:
             return stop.exit_code
         if not summary.failed:
             return 0
+        if self._is_lost:
+            return _LOST
         nothing = not (summary.ok or summary.frames or summary.skipped)
         return 3 if nothing and self._is_complete else 5
 
@@ -147,8 +159,9 @@ class Report:
                 )
             },
             "limited_by": self.limit,
+            **({"streams": [asdict(each) for each in summary.streams]} if summary.streams else {}),
             "errors": self._errors,
-            "events": self._events,
+            "events": list(self._events),
             "unfinished": sorted(self._unfinished),
         }
 
@@ -195,12 +208,16 @@ class Report:
     def sentence(self) -> str:
         """The summary for people."""
         counts = self.summary
+        inputs = counted(counts.ok, "input")
+        if counts.streams:
+            dropped = sum(each.dropped for each in counts.streams)
+            inputs = f"{counted(len(counts.streams), 'stream')}, {dropped:,} dropped"
         state = "" if self.status == "complete" else f"{self.status}: "
         failed = f", {counts.failed} failed" if counts.failed else ""
         skipped = f", {counts.skipped} skipped" if counts.skipped else ""
         place = f" -> {self.plan.place}" if self.plan.place else ""
         found = f"{counted(counts.detections, 'object')} in {counted(counts.frames, 'frame')}"
-        of = f"of {counted(counts.ok, 'input')}{failed}{skipped}"
+        of = f"of {inputs}{failed}{skipped}"
         return f"{state}{found} {of}, {counts.seconds:.1f} s{place}"
 
     @property
@@ -225,7 +242,11 @@ def _public(options: Mapping[str, Any]) -> dict[str, object]:
 
     def shown(value: Any) -> Any:
         if isinstance(value, str):
-            return os.fsencode(public_name(value)).decode("utf-8", "replace")
+            told = public_name(value) if is_url(value) else redact(value)
+            return os.fsencode(told).decode("utf-8", "replace")
         return [shown(item) for item in value] if isinstance(value, list) else value
 
-    return {name: shown(options[name]) for name in sorted(options) if name not in _ONLY_SHOWN}
+    told = {**options}
+    if given := told.get("av_option"):
+        told["av_option"] = public_options(given)
+    return {name: shown(told[name]) for name in sorted(told) if name not in _ONLY_SHOWN}

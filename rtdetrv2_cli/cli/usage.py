@@ -33,11 +33,31 @@ class _Rule(NamedTuple):
     reason: str
 
 
+_OF_STREAMS = (
+    *("open_timeout", "read_timeout", "stall_timeout", "retries", "rtsp_transport"),
+    *("drop", "duration", "av_option"),
+)
+
 _RULES = (
     _Rule(
         ("recursive",),
         lambda _, sources: any(Path(s).is_dir() or any(c in s for c in "*?[") for s in sources),
         "no folder is among the sources",
+    ),
+    _Rule(
+        ("start", "end", "allow_truncated", "hold", "audio"),
+        lambda plan, _: not plan.is_live,
+        "a stream has no beginning, no end and no sound that are kept",
+    ),
+    _Rule(
+        ("resume",),
+        lambda plan, _: not plan.is_live,
+        "what a stream showed is gone, and it cannot go on from there",
+    ),
+    _Rule(
+        _OF_STREAMS,
+        lambda plan, _: plan.is_live,
+        "no stream and no camera is among the inputs",
     ),
     _Rule(
         ("start", "end", "vid_stride", "fps", "max_frames", "allow_truncated"),

@@ -174,8 +174,22 @@ def detect(
 
     A held frame is not looked at: it gets the detections of the frame before it.
     """
+    yield from detect_batches(batched(items, detector.batch_size), detector)
+
+
+def detect_batches(
+    batches: Generator[list[Frame | Failure | SourceEvent], None, None], detector: FrameDetector
+) -> Generator[Result | Failure | SourceEvent, None, None]:
+    """As `detect`, of items that are in batches already; closes them."""
+    with closing(batches):
+        yield from _detected(batches, detector)
+
+
+def _detected(
+    batches: Iterable[list[Frame | Failure | SourceEvent]], detector: FrameDetector
+) -> Generator[Result | Failure | SourceEvent, None, None]:
     latest = Detections.empty()
-    for batch in batched(items, detector.batch_size):
+    for batch in batches:
         frames = [item for item in batch if isinstance(item, Frame) and not item.held]
         found = iter(detector(frames) if frames else [])
         for item in batch:

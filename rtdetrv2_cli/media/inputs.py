@@ -4,19 +4,21 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rtdetrv2_cli.errors import InputError
+from rtdetrv2_cli.media.address import is_streamed, streamed_name
 from rtdetrv2_cli.media.kinds import (
     NOT_MEDIA,
     Kind,
     kind_by_content,
     kind_by_suffix,
     kind_by_trying,
+    kind_of_url,
 )
 from rtdetrv2_cli.media.names import is_url, natural_key, public_name
 
@@ -25,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One picture, sequence or video to read."""
+    """One picture, sequence, video or live stream to read."""
 
     location: str
     """Path or URL to open; may hold credentials, so it is never shown or written."""
@@ -38,7 +40,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A file and the folder its name is relative to, or a URL (then `root` is None)."""
+    """A file and the folder its name is relative to, or a URL or camera (then `root` is None)."""
 
     location: str
     root: Path | None
@@ -49,7 +51,7 @@ class _Found:
     @property
     def name(self) -> str:
         if self.root is None:
-            return public_name(self.location)
+            return streamed_name(self.location)
         return _readable(Path(self.location).relative_to(self.root).as_posix())
 
 
@@ -69,14 +71,23 @@ def list_inputs(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     skip: Sequence[Path] = (),
+    av_options: Mapping[str, str] | None = None,
+    live: bool = False,
 ) -> list[Input]:
     """The inputs of `survey`, which explains the arguments.
 
     Raises:
         InputError: A source does not exist, or nothing at all is left to read.
     """
-    found = survey(sources, recursive=recursive, include=include, exclude=exclude, skip=skip)
-    return found.inputs
+    return survey(
+        sources,
+        recursive=recursive,
+        include=include,
+        exclude=exclude,
+        skip=skip,
+        av_options=av_options,
+        live=live,
+    ).inputs
 
 
 def survey(
@@ -86,6 +97,8 @@ def survey(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     skip: Sequence[Path] = (),
+    av_options: Mapping[str, str] | None = None,
+    live: bool = False,
 ) -> Survey:
     """Everything the sources stand for, in the order given, each folder in natural order.
 
@@ -99,11 +112,14 @@ def survey(
             upper and lower case are the same. Empty takes everything.
         exclude: Patterns of what is left out.
         skip: Files and folders that a search passes over, such as the output of an earlier run.
+        av_options: For FFmpeg, to find out whether a URL leads to a file or to a stream.
+        live: Take URLs and files for streams without looking; folders and patterns are refused.
 
     Raises:
         InputError: A source does not exist, or nothing at all is left to read.
     """
-    walk = _Walk(recursive, frozenset(path.resolve() for path in skip))
+    resolved = frozenset(path.resolve() for path in skip)
+    walk = _Walk(recursive, resolved, av_options or {}, live=live)
     found: list[_Found] = []
     for stream, source in enumerate(sources):
         found += _expand(source, stream, walk)
@@ -123,11 +139,18 @@ def survey(
 
 
 def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
+    if is_streamed(source):
+        yield _Found(source, None, "stream", stream)
+        return
     if is_url(source):
         yield from _from_url(source, stream, walk)
         return
     path = Path(source)
-    if path.is_dir():
+    if walk.live:
+        if not path.is_file():
+            raise InputError(f"{source} is no stream, no camera and no video")
+        yield _Found(str(path.absolute()), None, "stream", stream)
+    elif path.is_dir():
         yield from _from_folder(path.absolute(), stream, walk)
     elif path.exists():
         location = path.absolute()
@@ -135,14 +158,17 @@ def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
     elif glob.has_magic(source):
         yield from _from_pattern(source, stream, walk)
     else:
-        raise InputError(f"{source} does not exist")
+        is_path = path.suffix or "/" in source or os.sep in source
+        camera = "" if is_path else ", and no camera is called that"
+        raise InputError(f"{source} does not exist{camera}")
 
 
 def _from_url(url: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
     if urlsplit(url).scheme.lower() == "file":
         yield from _expand(unquote(urlsplit(url).path), stream, walk)
     else:
-        yield _Found(url, None, "video", stream)
+        kind = "stream" if walk.live else kind_of_url(url, walk.av_options)
+        yield _Found(url, None, kind, stream)
 
 
 def _from_folder(root: Path, stream: int, walk: "_Walk") -> Iterator[_Found]:
@@ -192,6 +218,10 @@ class _Walk:
     recursive: bool
     skip: frozenset[Path]
     """Resolved paths that are passed over."""
+    av_options: Mapping[str, str] = field(default_factory=dict)
+    """For FFmpeg, to look behind URLs."""
+    live: bool = False
+    """Whether whatever is named is taken for a stream."""
 
     def files(self, root: Path) -> list[Path]:
         """The visible files below a folder in natural order; a loop of links is entered once."""

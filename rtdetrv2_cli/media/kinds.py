@@ -1,11 +1,17 @@
 """What a file is: told by its first bytes, then by trying, last by its suffix. Decodes no frame."""
 
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from pathlib import Path
+from threading import Event
 from typing import Final, Literal
 
 from rtdetrv2_cli.media import images, video
+from rtdetrv2_cli.media.address import Address
+from rtdetrv2_cli.media.connection import Limits, is_endless
+from rtdetrv2_cli.stream import StalledError, watch
 
-Kind = Literal["picture", "sequence", "video"]
+Kind = Literal["picture", "sequence", "video", "stream"]
 
 _HEAD_BYTES: Final = 1024
 """Enough for five 192-byte packets of an MPEG transport stream."""
@@ -74,6 +80,27 @@ NOT_MEDIA: Final = frozenset(
     )
 )
 """Suffixes that a folder's listing passes over: unfinished outputs, and sound without pictures."""
+
+
+_LOOK_SECONDS: Final = 10.0
+"""What a server may take to show whether it has a file or a stream."""
+
+
+def kind_of_url(url: str, av_options: Mapping[str, str]) -> Kind:
+    """A stream if it has no end; a video if it has one, or cannot be reached.
+
+    It is opened on a thread, because Ctrl-C would wait for FFmpeg otherwise.
+    """
+    limits = Limits(_LOOK_SECONDS, _LOOK_SECONDS)
+
+    def answer() -> Generator[bool, None, None]:
+        yield is_endless(Address(url, "network"), av_options, limits)
+
+    with closing(watch(answer(), 1, limit=lambda: _LOOK_SECONDS, until=Event())) as answers:
+        try:
+            return "stream" if next(answers) else "video"
+        except StalledError:
+            return "video"
 
 
 def kind_by_suffix(path: Path) -> Kind | None:

@@ -18,6 +18,11 @@ def is_read_once(location: str) -> bool:
     return not is_url(location) and Path(location).exists() and not Path(location).is_file()
 
 
+def scheme(text: str) -> str | None:
+    """The scheme of a URL in lower case; None of what is none."""
+    return text.partition("://")[0].lower() if is_url(text) else None
+
+
 def natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:
     """Sort key that counts: `frame2` before `frame10`, `B` beside `b`, folder by folder."""
     parts = tuple(

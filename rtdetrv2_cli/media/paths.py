@@ -129,7 +129,7 @@ def _file_name(source: str, kind: Kind, image_format: str | None) -> str:
     name = _safe(source)
     path = Path(name)
     suffix = path.suffix.lower()
-    if kind == "video":
+    if kind in ("video", "stream"):
         return name if suffix == ".mp4" else _renamed(path, ".mp4")
     if image_format is not None and kind == "picture":
         wanted = image_suffix(image_format)

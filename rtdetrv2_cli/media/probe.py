@@ -1,12 +1,14 @@
 """What one input is: codec, size, rate, colours, sound and the like, from its first packets."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from statistics import median
+from threading import Event
 from typing import Any, Final, Literal
 
 import av
@@ -17,7 +19,10 @@ from av.video.reformatter import ColorRange
 from PIL import Image
 
 from rtdetrv2_cli.errors import InputError
+from rtdetrv2_cli.media.address import resolve
 from rtdetrv2_cli.media.colour import Colours
+from rtdetrv2_cli.media.connection import Limits, open_address
+from rtdetrv2_cli.media.connection import reason as why_lost
 from rtdetrv2_cli.media.hardware import Hardware, planar, used_device
 from rtdetrv2_cli.media.hdr_picture import light_of
 from rtdetrv2_cli.media.images import open_picture, positions, shown_for, told
@@ -33,11 +38,15 @@ from rtdetrv2_cli.media.video import (
     open_container,
     reason,
 )
+from rtdetrv2_cli.stream import StalledError, watch
 from rtdetrv2_cli.types import Size
 
 _MOST_PACKETS: Final = 300
 _MOST_BYTES: Final = 32_000_000
 """What is read of a video, whichever comes first, once a frame has been decoded."""
+_MOST_STREAM_PACKETS: Final = 25
+_STREAM_SECONDS: Final = 20.0
+"""What a stream may take to open and to show a picture, UDP included."""
 _HOPELESS_PACKETS: Final = 1000
 """None of so many can be decoded: nobody waits for the rest."""
 _JITTER: Final = 0.02
@@ -175,6 +184,8 @@ def probe(item: Input, hardware: Hardware | None = None) -> Facts:
     Raises:
         InputError: It cannot be opened, holds no video, or nothing in it can be decoded.
     """
+    if item.kind == "stream":
+        return _probe_stream(item)
     if not is_url(item.location) and not Path(item.location).is_file():
         raise InputError("cannot be probed: a pipe or device gives its first bytes only once")
     if item.kind == "video":
@@ -231,14 +242,38 @@ def _animation_seconds(picture: Image.Image) -> float | None:
 
 def _probe_video(item: Input, hardware: Hardware) -> VideoFacts:
     with open_container(item.location, hardware) as container:
-        video = first_video(container)
-        video.thread_type = "SLICE"
         try:
-            seen = _look(container, video)
+            return _look_into(container, _MOST_PACKETS, hardware, item.name)
         except av.FFmpegError as error:
             raise InputError(f"cannot be read: {reason(error, item.location)}") from error
-        hardware.check(video, item.name)
-        return _facts(container, video, seen)
+
+
+def _look_into(container: InputContainer, most: int, hardware: Hardware, name: str) -> VideoFacts:
+    video = first_video(container)
+    video.thread_type = "SLICE"
+    seen = _look(container, video, most)
+    hardware.check(video, name)
+    return _facts(container, video, seen)
+
+
+def _probe_stream(item: Input) -> VideoFacts:
+    """On a thread, because Ctrl-C would wait for FFmpeg otherwise."""
+    address = resolve(item.location)
+    limits = Limits(_STREAM_SECONDS, _STREAM_SECONDS)
+    options = {"rtsp_flags": "prefer_tcp"} if address.is_rtsp else {}
+
+    def answer() -> Generator[VideoFacts, None, None]:
+        with open_address(address, options, limits) as container:
+            yield _look_into(container, _MOST_STREAM_PACKETS, Hardware(), item.name)
+
+    with closing(watch(answer(), 1, limit=lambda: _STREAM_SECONDS, until=Event())) as answers:
+        try:
+            return next(answers)
+        except StalledError:
+            why = f"it does not answer within {_STREAM_SECONDS:g} s"
+        except (av.FFmpegError, ValueError) as error:
+            why, _ = why_lost(error, address)
+    raise InputError(f"cannot be read: {why}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +287,7 @@ class _Seen:
     """Whether these are all."""
 
 
-def _look(container: InputContainer, video: av.VideoStream) -> _Seen:
+def _look(container: InputContainer, video: av.VideoStream, most: int) -> _Seen:
     """Reads packets until a frame is decoded and enough times are known.
 
     Raises:
@@ -271,7 +306,7 @@ def _look(container: InputContainer, video: av.VideoStream) -> _Seen:
             times.append(pts)
         last_dts = last_dts if packet.dts is None else packet.dts
         packets, bytes_read = packets + bool(packet.size), bytes_read + packet.size
-        enough = packets >= _MOST_PACKETS or bytes_read >= _MOST_BYTES
+        enough = packets >= most or bytes_read >= _MOST_BYTES
         if (enough and frame is not None) or packets >= _HOPELESS_PACKETS:
             break
     else:

@@ -5,12 +5,14 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, TextIO
 
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
+from rtdetrv2_cli.types import Arrival, Failure, Result, RunSummary, SourceEvent
 
 SCHEMA: Final = 1
 """Version of the records; it rises when a reader of the former one would be misled."""
@@ -23,6 +25,7 @@ CSV_COLUMNS: Final = (
 _BOX_DIGITS: Final = 2  # a hundredth of a pixel
 _CONFIDENCE_DIGITS: Final = 4
 _TIME_DIGITS: Final = 6  # a microsecond
+_LAG_DIGITS: Final = 3  # a millisecond
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Record = dict[str, Any]
@@ -38,8 +41,6 @@ class JsonlSink(Sink):
         labels: Class names by class id.
         header: What the first line says of tool, model and options.
         summary: Counts that the pipeline keeps; read when the sink is closed.
-        flush: Write through after each line, for readers of a live run and for the next run, if
-            this one is killed.
         kept: Records of an earlier run, written first; see `rtdetrv2_cli.media.existing`.
 
     Raises:
@@ -53,12 +54,11 @@ class JsonlSink(Sink):
         *,
         header: Mapping[str, object],
         summary: RunSummary,
-        flush: bool = True,
         kept: Iterable[Record] = (),
     ) -> None:
         self._labels = labels
         self._summary = summary
-        self._output = TextOutput(target, flush=flush, keep=True)
+        self._output = TextOutput(target, flush=True, keep=True)
         for record in kept:
             self._line(record)
         self._line({"type": "run", **_run(header)})
@@ -203,11 +203,25 @@ def _frame(item: Result, labels: Sequence[str]) -> Record:
         "frame": frame.index,
         "pts": frame.pts,
         "time": _seconds(item),
+        **_arrival(frame.arrival),
         "width": frame.size.width,
         "height": frame.size.height,
         **converted,
         "detections": _detections(item, labels),
     }
+
+
+def _arrival(arrival: Arrival | None) -> Record:
+    if arrival is None:
+        return {}
+    lag = max(0.0, monotonic() - arrival.due)
+    return {"wall_time": _wall_time(arrival.wall), "lag": round(lag, _LAG_DIGITS)}
+
+
+def _wall_time(seconds: float) -> str:
+    """RFC 3339, to the millisecond."""
+    told = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return told.replace("+00:00", "Z")
 
 
 def _detections(item: Result, labels: Sequence[str]) -> list[Record]:
@@ -243,12 +257,15 @@ def _event(event: SourceEvent) -> Record:
         "source": event.name,
         "stream": event.stream,
         "event": event.event,
+        **({} if event.wall is None else {"wall_time": _wall_time(event.wall)}),
+        **event.details,
         "message": event.message,
     }
 
 
 def _totals(summary: RunSummary) -> Record:
-    return {**asdict(summary), "seconds": round(summary.seconds, 3)}
+    totals = {**asdict(summary), "seconds": round(summary.seconds, 3)}
+    return totals if summary.streams else {k: v for k, v in totals.items() if k != "streams"}
 
 
 def _seconds(item: Result) -> float:

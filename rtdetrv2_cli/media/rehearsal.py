@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from rtdetrv2_cli.errors import InputError, OutputError
 from rtdetrv2_cli.media.encode import EncodeOptions, open_writer
 from rtdetrv2_cli.media.paths import PICTURE_FORMATS
-from rtdetrv2_cli.media.source import Input, open_source
+from rtdetrv2_cli.media.source import Input, LiveOptions, open_source
 from rtdetrv2_cli.media.write_video import Layout, VideoWriter
 from rtdetrv2_cli.types import Failure, Frame, Size
 
@@ -69,10 +69,11 @@ def _layout(frame: Frame, path: Path, options: EncodeOptions) -> Layout | None:
 
 
 def _first_frame(item: Input) -> Frame:
-    with closing(open_source([item], max_frames=1).frames()) as frames:
-        first = next(frames, None)
-    if isinstance(first, Failure):
-        raise first.error
-    if not isinstance(first, Frame):
-        raise InputError("there is no frame in it")
-    return first
+    live = LiveOptions(retries=0, max_frames=1)
+    with closing(open_source([item], max_frames=1, live=live).frames()) as items:
+        for first in items:
+            if isinstance(first, Failure):
+                raise first.error
+            if isinstance(first, Frame):
+                return first
+    raise InputError("there is no frame in it")

@@ -111,8 +111,8 @@ def open_sink(
         rows = (CSV_COLUMNS,) if kept is None else kept_rows(kept, without, until)
         return CsvSink(path, labels, kept=rows)
     if suffix in (".jsonl", ".json"):
-        sink = JsonlSink if suffix == ".jsonl" else JsonSink
         records = () if kept is None else kept_records(kept, without, until)
+        sink = JsonlSink if suffix == ".jsonl" else JsonSink
         return sink(path, labels, header=header, summary=summary, kept=records)
     options = options or EncodeOptions()
     if annotate is None:

@@ -7,18 +7,19 @@ import logging
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
-from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError
+from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError, UsageError
 from rtdetrv2_cli.media.hardware import NONE, Hardware
 from rtdetrv2_cli.media.images import WHITE, Colour, read_picture, read_sequence
 from rtdetrv2_cli.media.inputs import Input, list_inputs
 from rtdetrv2_cli.media.kinds import Kind
+from rtdetrv2_cli.media.live import LiveOptions, LiveStreams
 from rtdetrv2_cli.media.selection import Reached, Selection, select
 from rtdetrv2_cli.media.video import read_video
-from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent
+from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent, StreamState
 
-__all__ = ["Input", "Kind", "Source", "list_inputs", "open_source"]
+__all__ = ["Input", "Kind", "LiveOptions", "LiveSource", "Source", "list_inputs", "open_source"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -28,6 +29,29 @@ class Source(Protocol):
 
     def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
         """Frames, failures and events in order; closing the generator closes the open file."""
+        ...
+
+
+@runtime_checkable
+class LiveSource(Source, Protocol):
+    """A source that does not wait for whoever takes its frames."""
+
+    @property
+    def states(self) -> list[StreamState]:
+        """How each stream fares, kept up to date."""
+        ...
+
+    @property
+    def decode_seconds(self) -> float:
+        """Time spent on decoding by all threads together."""
+        ...
+
+    def batches(self, size: int) -> Generator[list[Frame | Failure | SourceEvent], None, None]:
+        """What is there at the moment, at most `size` items, again and again until it ends."""
+        ...
+
+    def stop(self) -> None:
+        """Ends it at once, from any thread."""
         ...
 
 
@@ -44,6 +68,7 @@ def open_source(
     hwaccel: str | Hardware = NONE,
     background: Colour = WHITE,
     reached: Mapping[str, Reached] | None = None,
+    live: LiveOptions | None = None,
 ) -> Source:
     """A source over one path or URL, or over many, or over inputs that are listed already.
 
@@ -59,15 +84,23 @@ def open_source(
         hwaccel: What decodes videos, or the word for it; see `rtdetrv2_cli.media.hardware`.
         background: RGB colour shown where a picture is transparent.
         reached: By the name of a video how far it is done: its first frame is the next one.
+        live: How streams and cameras are read; then `stride`, `fps` and `max_frames` are in it.
 
     Raises:
         InputError: A path does not exist, or there is nothing to read.
-        UsageError: The choice of frames makes no sense, or there is no such hardware.
+        UsageError: The choice of frames makes no sense, there is no such hardware, or files are
+            mixed with streams.
     """
+    inputs = _listed(source)
+    if any(item.kind == "stream" for item in inputs):
+        if any(item.kind != "stream" for item in inputs):
+            raise UsageError("streams go on and files end: read them apart from each other")
+        chosen = LiveOptions(stride=stride, fps=fps, max_frames=max_frames)
+        return LiveStreams(inputs, chosen if live is None else live)
     selection = Selection(start, end, stride, fps, max_frames, hold)
     hardware = hwaccel if isinstance(hwaccel, Hardware) else Hardware(hwaccel)
     return _Files(
-        _listed(source),
+        inputs,
         selection,
         hardware,
         background,

@@ -140,7 +140,7 @@ def open_container(location: str, hardware: Hardware | None = None) -> Iterator[
     """
     options = {} if is_url(location) else {"protocol_whitelist": "file"}
     if not is_url(location):
-        options["format_whitelist"] = _local_formats()
+        options["format_whitelist"] = local_formats()
 
     def opened(accelerator: HWAccel | None = None) -> InputContainer:
         return av.open(
@@ -500,7 +500,7 @@ def _clock_to_seconds(text: str) -> float | None:
 
 
 @cache
-def _local_formats() -> str:
+def local_formats() -> str:
     """FFmpeg's demuxers without the refused ones, as its `format_whitelist` wants them."""
     names = (name for name in av.formats_available if not name.endswith("_pipe"))
     return ",".join(sorted(name for name in names if name not in _REFUSED))

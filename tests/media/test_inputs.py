@@ -214,8 +214,8 @@ def test_the_stream_is_the_place_in_the_command(tmp_path, make_picture):
 def test_urls_are_videos_whose_names_hold_no_secret():
     items = list_inputs(["rtsp://user:secret@cam/live?key=1", "rtsp://user:secret@cam/live?key=2"])
     assert [(item.name, item.kind, item.stream) for item in items] == [
-        ("rtsp://cam/live", "video", 0),
-        ("rtsp://cam/live#2", "video", 1),
+        ("rtsp://cam/live", "stream", 0),
+        ("rtsp://cam/live#2", "stream", 1),
     ]
     assert items[0].location == "rtsp://user:secret@cam/live?key=1"
 

@@ -1,0 +1,138 @@
+"""`rtdetrv2 live`: cameras and streams, the newest frame first, until stopped. Imports late."""
+
+from typer import Context, Exit
+
+from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli import stream_options as streams
+
+
+def live(
+    context: Context,
+    sources: streams.Sources = None,
+    from_file: opt.FromFile = None,
+    null: opt.Null = False,
+    vid_stride: opt.VideoStride = 1,
+    fps: opt.Fps = None,
+    max_frames: opt.MaxFrames = None,
+    open_timeout: streams.OpenTimeout = None,
+    read_timeout: streams.ReadTimeout = None,
+    stall_timeout: streams.StallTimeout = 20.0,
+    retries: streams.RetriesForEver = None,
+    rtsp_transport: streams.RtspTransport = "auto",
+    drop: streams.DropOption = "newest",
+    duration: streams.Duration = None,
+    av_option: streams.AvOption = None,
+    model: opt.Model = "roadusers",
+    imgsz: opt.ImageSize = None,
+    device: opt.Device = "auto",
+    dtype: opt.DtypeOption = "auto",
+    half: opt.Half = False,
+    engine: opt.EngineOption = "auto",
+    batch: opt.Batch = "auto",
+    offline: opt.Offline = False,
+    conf: opt.Confidence = None,
+    classes: opt.Classes = None,
+    exclude_classes: opt.ExcludeClasses = None,
+    max_det: opt.MaxDetections = None,
+    output: opt.Output = opt.OUTPUT_FOLDER,
+    save_json: opt.SaveJson = False,
+    save_csv: opt.SaveCsv = False,
+    no_media: opt.NoMedia = False,
+    no_jsonl: opt.NoJsonl = False,
+    vcodec: opt.VideoCodecOption = None,
+    crf: opt.Crf = 20,
+    preset: opt.PresetOption = "veryfast",
+    overwrite: opt.Overwrite = False,
+    labels: opt.Labels = True,
+    hide_conf: opt.HideConfidence = False,
+    line_width: opt.LineWidth = None,
+    style: opt.StyleOption = "box",
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+    json: opt.Json = False,
+    no_progress: opt.NoProgress = False,
+    profile: opt.Profile = False,
+    dry_run: opt.DryRun = False,
+) -> None:
+    """Find objects in what cameras and streams show, until Ctrl-C ends it.
+
+    rtdetrv2 live rtsp://user:password@camera/stream -o - : JSON lines as the frames come
+
+    rtdetrv2 live 0 : the first webcam; also /dev/video0, its name, or 'screen'
+
+    rtdetrv2 live rtsp://a/1 rtsp://b/1 --no-media -o yard : two cameras, records only
+    """
+    from rtdetrv2_cli.cli import job, usage, weights
+    from rtdetrv2_cli.cli import plan as planning
+    from rtdetrv2_cli.infer.detector import Detector
+    from rtdetrv2_cli.media.av_options import parse_options
+    from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
+
+    console.set_up(quiet=quiet, verbose=verbose)
+    usage.refuse_contradictions(context)
+    streaming = LiveOptions(
+        open_timeout=open_timeout,
+        read_timeout=read_timeout,
+        stall_timeout=stall_timeout,
+        rtsp_transport=rtsp_transport,
+        retries=retries,
+        drop=drop,
+        stride=vid_stride,
+        fps=fps,
+        max_frames=max_frames,
+        duration=duration,
+        av_options=parse_options(av_option or ()),
+    )
+    named = planning.name_sources(sources or (), from_file, null=null)
+    plan = planning.plan_run(
+        list_inputs(named, live=True),
+        output,
+        media=not no_media,
+        records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
+    )
+    usage.refuse_unused(context, plan, named)
+    plan = planning.settle_existing(plan, overwrite=overwrite)
+    if dry_run:
+        job.show(plan, model, as_json=json)
+        return
+    shown = console.wants_progress(quiet=quiet, no_progress=no_progress, data_follows=plan.stdout)
+    encode = EncodeOptions(vcodec, crf, preset)
+    job.check_encoder(plan, encode)
+    weights.fetch(model, offline=offline, shows_progress=shown)
+    detector = Detector(
+        model,
+        device=device,
+        dtype="half" if half else dtype,
+        engine=engine,
+        conf=conf,
+        classes=classes,
+        exclude_classes=exclude_classes,
+        max_det=max_det,
+        imgsz=imgsz,
+        batch=None if batch == "auto" else int(batch),
+        offline=offline,
+    )
+    annotate = job.open_annotator(
+        plan,
+        detector.labels,
+        show_labels=labels,
+        show_confidence=not hide_conf,
+        line_width=line_width,
+        style=style,
+    )
+    report = job.open_report(plan, detector, context.params)
+    code = job.execute(
+        report,
+        open_source(plan.inputs, live=streaming),
+        detector,
+        job.open_sinks(report, detector.labels, annotate, encode),
+        max_errors=None,
+        shows_progress=shown,
+    )
+    if profile:
+        job.tell_profile(report)
+    if json:
+        console.print_data(report.content())
+    raise Exit(code)

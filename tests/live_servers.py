@@ -1,0 +1,168 @@
+"""Servers of streams for tests: each is ready when its function returns, and gone at its end."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 60
+"""Seconds that a test waits for what ought to happen at once, on a machine that is busy."""
+
+_SYSTEM_PYTHON = "/usr/bin/python3"
+_SCRIPT = Path(__file__).parent / "streams" / "rtsp_server.py"
+BITS = 16
+
+
+def frame_number(image) -> int:
+    """The number that a camera of `rtsp_server` has drawn into a picture."""
+    height, width = image.shape[:2]
+    block = width // BITS
+    row = image[height // 4, block // 2 : BITS * block : block, 0]
+    return sum(int(value > 128) << bit for bit, value in enumerate(row))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(0.02)
+
+
+def has_gstreamer() -> bool:
+    code = (
+        "import gi; gi.require_version('GstRtspServer', '1.0')\n"
+        "from gi.repository import Gst, GstRtspServer; Gst.init(None)\n"
+        "assert all(map(Gst.ElementFactory.find, ('appsrc', 'x264enc', 'h264parse', 'rtph264pay')))"
+    )
+    try:
+        found = subprocess.run([_SYSTEM_PYTHON, "-c", code], capture_output=True, timeout=60)
+    except OSError:
+        return False
+    return found.returncode == 0
+
+
+def _started(command: list[str]) -> subprocess.Popen:
+    """The server once it listens; after one that was cut, its port may take a while to be free."""
+    for _ in range(50):
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        if process.stdout.readline() == b"ready\n":
+            return process
+        process.communicate(timeout=PATIENCE)
+        time.sleep(0.2)
+    raise AssertionError(f"it does not start: {command}")
+
+
+@contextmanager
+def rtsp_server(port: int, *options: object) -> Iterator[str]:
+    """GStreamer's, with a camera that draws the number of each frame; gives its URL."""
+    command = [_SYSTEM_PYTHON, str(_SCRIPT), str(port), *map(str, options)]
+    process = _started(command)
+    try:
+        yield f"rtsp://127.0.0.1:{port}/cam"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """Accepts connections and says nothing; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        accepted: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    accepted.append(server.accept()[0])
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            for each in accepted:
+                each.close()
+    thread.join(PATIENCE)
+
+
+@contextmanager
+def http_server(handler) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(PATIENCE)
+
+
+def folder_handler(folder: Path):
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *args) -> None:
+            pass
+
+    return Handler
+
+
+def mjpeg_handler(pictures: list[bytes], seconds: float = 0.05, limit: int = 10**9):
+    """What cheap cameras do: JPEG pictures without end, or up to a limit per connection."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            try:
+                for index in range(limit):
+                    picture = pictures[index % len(pictures)]
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}"
+                    self.wfile.write(head.encode() + b"\r\n\r\n" + picture + b"\r\n")
+                    time.sleep(seconds)
+            except OSError:
+                return
+
+        def log_message(self, *args) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def ffmpeg(*arguments: object) -> Iterator[subprocess.Popen]:
+    """FFmpeg's program, sending or listening."""
+    command = ["ffmpeg", "-nostdin", "-hide_banner", "-loglevel", "error", *map(str, arguments)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+needs_gstreamer = pytest.mark.skipif(
+    sys.platform != "linux" or not has_gstreamer(), reason="GStreamer's RTSP server is missing"
+)

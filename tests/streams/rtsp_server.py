@@ -1,0 +1,113 @@
+"""An RTSP server for tests, run by the system's Python, which has GStreamer's bindings.
+
+    rtsp_server.py PORT [--size WxH] [--fps N] [--user NAME:PASSWORD] [--stall-after N] [--udp-only]
+
+It serves `/cam`: H.264, each frame with its own number drawn as a row of black and white blocks,
+least significant bit on the left (`frame_number` in live_servers.py reads it). It prints `ready`
+when it listens, and ends when its standard input is closed, so that no test leaves it behind.
+"""
+
+import argparse
+import sys
+import threading
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - versions come first
+
+BITS = 16
+
+
+def picture(number: int, width: int, height: int) -> bytes:
+    """A picture in I420: grey, a number in its upper half."""
+    block = width // BITS
+    bits = [255 if number >> bit & 1 else 0 for bit in range(BITS)]
+    row = b"".join(bytes([bit]) * block for bit in bits).ljust(width, b"\x80")
+    luma = row * (height // 2) + b"\x80" * (width * (height - height // 2))
+    return luma + b"\x80" * (2 * (width // 2) * (height // 2))
+
+
+class Camera(GstRtspServer.RTSPMediaFactory):
+    """One H.264 stream, whose numbers go on from client to client."""
+
+    def __init__(self, width: int, height: int, fps: int, stall_after: int) -> None:
+        super().__init__()
+        self.width, self.height, self.fps = width, height, fps
+        self.stall_after = stall_after
+        self.number = 0
+        self.set_shared(True)
+        self.set_launch(
+            "( appsrc name=source is-live=true do-timestamp=true format=time "
+            f"caps=video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 "
+            "! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 bitrate=2000 "
+            "! h264parse ! rtph264pay name=pay0 pt=96 config-interval=1 )"
+        )
+
+    def start(self, media: GstRtspServer.RTSPMedia) -> None:
+        source = media.get_element().get_by_name("source")
+        sent, gone = 0, False
+
+        def leave(_: GstRtspServer.RTSPMedia) -> None:
+            nonlocal gone
+            gone = True
+
+        def push() -> bool:
+            nonlocal sent
+            if not gone and not (self.stall_after and sent >= self.stall_after):
+                data = picture(self.number, self.width, self.height)
+                # what is refused while a client comes is a frame that nobody sees
+                source.emit("push-buffer", Gst.Buffer.new_wrapped(data))
+                self.number += 1
+                sent += 1
+            return not gone
+
+        media.connect("unprepared", leave)
+        push()
+        GLib.timeout_add(1000 // self.fps, push)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port")
+    parser.add_argument("--size", default="320x240")
+    parser.add_argument("--fps", type=int, default=25)
+    parser.add_argument("--user")
+    parser.add_argument("--stall-after", type=int, default=0)
+    parser.add_argument("--udp-only", action="store_true")
+    args = parser.parse_args()
+    width, height = map(int, args.size.split("x"))
+
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(args.port)
+    camera = Camera(width, height, args.fps, args.stall_after)
+    camera.connect("media-configure", lambda factory, media: factory.start(media))
+    if args.udp_only:
+        camera.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
+    if args.user:
+        auth = GstRtspServer.RTSPAuth()
+        token = GstRtspServer.RTSPToken()
+        token.set_string("media.factory.role", "user")
+        user, _, password = args.user.partition(":")
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+        server.set_auth(auth)
+        permissions = GstRtspServer.RTSPPermissions()
+        permissions.add_permission_for_role("user", "media.factory.access", True)
+        permissions.add_permission_for_role("user", "media.factory.construct", True)
+        camera.set_permissions(permissions)
+    server.get_mount_points().add_factory("/cam", camera)
+    if not server.attach(None):
+        sys.exit("cannot listen")
+    loop = GLib.MainLoop()
+    threading.Thread(target=lambda: (sys.stdin.read(), loop.quit()), daemon=True).start()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    loop.run()
+
+
+if __name__ == "__main__":
+    main()
