@@ -106,7 +106,7 @@ def open_annotator(
     style: "Style",
 ) -> Annotate | None:
     """What draws, if anything is drawn."""
-    if not plan.media:
+    if not (plan.media or plan.is_shown):
         return None
     from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
 
@@ -136,7 +136,7 @@ def open_sinks(
         )
         for path in ([STDOUT] if plan.stdout else plan.records)
     ]
-    if annotate is not None:
+    if annotate is not None and plan.media:
         media = LiveMediaSink if plan.is_live else MediaSink
         sinks.append(media(plan.media, annotate, encode, seconds=report.drawing))
     return sinks

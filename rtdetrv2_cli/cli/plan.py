@@ -39,6 +39,8 @@ class Plan:
     """Names of inputs that an earlier run broke off."""
     continues: bool = False
     """Whether records that are there already are kept and continued."""
+    is_shown: bool = False
+    """Whether somebody may look while it runs."""
 
     @property
     def todo(self) -> list[Input]:
