@@ -39,6 +39,7 @@ _ALIVE_SECONDS: Final = 15.0
 """A silent stream of records says so often that it is alive, for proxies that would cut it."""
 _BODY_BYTES: Final = 1024
 _EVENTS: Final = 8
+_BUGS: Final = 20
 _BOUNDARY: Final = b"frame"
 
 _FILES: Final = {
@@ -72,7 +73,7 @@ def open_app(
         Route("/metrics", view.metrics),
         Route("/recording", view.record, methods=["POST"]),
     ]
-    handlers = {IndexError: _no_stream, Exception: _bug}
+    handlers = {IndexError: _no_stream, Exception: _Bugs()}
     app = Starlette(routes=routes, exception_handlers=handlers)
     return Guard(app, access, _text("sign_in.html"))
 
@@ -256,7 +257,15 @@ async def _no_stream(_: Request, __: Exception) -> Response:
     return PlainTextResponse("There is no such stream.\n", 404)
 
 
-async def _bug(request: Request, error: Exception) -> Response:
-    told = f"{type(error).__name__}: {redact(str(error))}"
-    _log.error("the browser view could not answer %s: %s", request.url.path, told)
-    return PlainTextResponse("It failed; the run's log says why.\n", 500)
+class _Bugs:
+    """Tells each bug once, though pages ask for what fails again and again."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        what = f"{request.url.path}: {type(error).__name__}"
+        if what not in self._told and len(self._told) < _BUGS:
+            self._told.add(what)
+            _log.error("the browser view fails at %s: %s", what, redact(str(error)))
+        return PlainTextResponse("It failed; the run's log says why.\n", 500)

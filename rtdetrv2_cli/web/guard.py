@@ -113,7 +113,7 @@ def open_access(
             f"other machines can reach {host}: add --token, as `openssl rand -hex 16` makes one, "
             "or serve on this machine only by giving just the port"
         )
-    own = {socket.gethostname(), socket.getfqdn(), f"{socket.gethostname()}.local"}
+    own = {socket.gethostname(), f"{socket.gethostname()}.local"}
     known = {host, *names, *(own if reachable else ())}
     return Access(token, frozenset(map(host_name, known)), listening.getsockname()[1])
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from web_fakes import FakeRecorder
 
+from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.types import Size
 
 CHROMIUM = next(
@@ -117,8 +118,12 @@ def test_hostile_names_are_text(playing, chromium):
 def test_a_stream_without_frames_says_why(playing, chromium):
     served = playing(flowing=1)
     served.summary.streams[1].state = "waiting"
+    served.tell("unreachable", "nobody answers there; trying again", 1)
     dom = chromium(served.port, "--dump-dom")
-    assert re.findall(r'<div class="notice">([^<]*)<', dom) == ["", "waiting"]
+    assert re.findall(r'<div class="notice">([^<]*)<', dom) == [
+        "",
+        "waiting\nnobody answers there; trying again",
+    ]
     assert len(re.findall(r'<figure[^>]*class="stale"', dom)) == 1
     assert "1 of 2 streams" in dom
 
@@ -131,6 +136,47 @@ def test_the_button_is_there_where_something_can_record(playing, chromium):
     assert "hidden" not in button
     assert 'aria-pressed="true"' in button
     assert "Stop recording" in dom
+
+
+@pytest.fixture
+def clicked(monkeypatch):
+    """Has the page click on something of itself a second after it was opened."""
+    from rtdetrv2_cli.web import app
+
+    text = app._text
+
+    def choose(selector: str) -> None:
+        click = f"setTimeout(() => document.querySelector({selector!r}).click(), 1000);"
+        monkeypatch.setattr(
+            app, "_text", lambda name: text(name) + (click if name == "page.js" else "")
+        )
+
+    return choose
+
+
+def test_a_click_on_the_button_begins_to_record(playing, chromium, clicked):
+    clicked("#record")
+    recorder = FakeRecorder()
+    dom = chromium(playing(recorder=recorder).port, "--dump-dom")
+    assert recorder.calls == ["start"]
+    assert "Stop recording" in dom
+
+
+def test_a_recorder_that_fails_is_told_on_the_page(playing, chromium, clicked):
+    clicked("#record")
+    recorder = FakeRecorder()
+    recorder.error = OutputError("the disk is full")
+    dom = chromium(playing(recorder=recorder).port, "--dump-dom")
+    assert "the disk is full" in texts(dom, "p")
+    assert "Stop recording" not in dom
+
+
+def test_a_click_shows_a_stream_alone(playing, chromium, clicked):
+    clicked("figure:nth-child(2)")
+    dom = chromium(playing().port, "--dump-dom")
+    figures = re.findall(r"<figure[^>]*>", dom)
+    assert ["hidden" in figure for figure in figures] == [True, False]
+    assert 'class="alone"' in figures[1]
 
 
 def test_the_token_is_asked_for_and_lets_in(playing, chromium):

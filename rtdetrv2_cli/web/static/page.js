@@ -5,6 +5,8 @@ const RETRY_MS = [500, 1000, 2000, 5000];
 const NARROWEST_TILE = 300;
 const CLASSES_SHOWN = 12;
 const SETTLED_SECONDS = 1.5;
+const ROUND_MS = 50;
+const TROUBLES = new Set(["unreachable", "stalled", "lost", "gave_up"]);
 
 const at = (id) => document.getElementById(id);
 const tiles = new Map();
@@ -96,7 +98,7 @@ class Tile {
     picture.close();
   }
 
-  tell(stream) {
+  tell(stream, events) {
     if (stream.number < this.seen) this.seen = 0;
     write(this.name, stream.name);
     this.canvas.setAttribute("aria-label", `Picture of ${stream.name}`);
@@ -106,7 +108,7 @@ class Tile {
     write(dropped, stream.dropped.toLocaleString("en"));
     this.figures.forEach((each) => (each.hidden = !stream.is_flowing));
     this.figure.classList.toggle("stale", !stream.is_flowing);
-    write(this.notice, stream.is_flowing ? "" : told(stream));
+    write(this.notice, stream.is_flowing ? "" : told(stream, events));
   }
 }
 
@@ -118,9 +120,12 @@ const visibility = new IntersectionObserver((entries) => {
   }
 });
 
-function told(stream) {
+function told(stream, events) {
   const state = stream.state === "playing" ? "no picture" : plain(stream.state);
-  return stream.age === null ? state : `${state}, last picture ${ago(stream.age)}`;
+  const since = stream.age === null ? "" : `, last picture ${ago(stream.age)}`;
+  const last = events.find((event) => event.name === stream.name);
+  const reason = TROUBLES.has(last?.event) ? `\n${last.message}` : "";
+  return `${state}${since}${reason}`;
 }
 
 // As many columns as make the tiles largest in the space there is
@@ -234,7 +239,7 @@ function tell(state) {
   if (sizes.length) aspect = Math.max(1, aspects[Math.floor(sizes.length / 2)]);
   for (const stream of state.streams) {
     if (!tiles.has(stream.stream)) tiles.set(stream.stream, new Tile(stream.stream));
-    tiles.get(stream.stream).tell(stream);
+    tiles.get(stream.stream).tell(stream, state.events);
   }
   for (const [stream, tile] of tiles) {
     if (stream < state.streams.length) continue;
@@ -324,7 +329,8 @@ async function watch() {
   for (;;) {
     await awake();
     try {
-      await look();
+      // Several streams whose frames come in turn are not asked for one by one.
+      await Promise.all([look(), pause(ROUND_MS)]);
       if (failures) warn("");
       failures = 0;
     } catch {
