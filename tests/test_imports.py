@@ -29,6 +29,7 @@ FORBIDDEN = {
     "rtdetrv2_cli.infer.detector": HEAVY | INTERFACE,
     "rtdetrv2_cli.infer.torch_engine": INTERFACE | {"av", "cv2", "supervision", "transformers"},
     "rtdetrv2_cli.pipeline": INTERFACE | {"torch", "torchvision", "supervision"},
+    "rtdetrv2_cli.web.sink": INTERFACE | {"torch", "torchvision", "supervision"},
     "rtdetrv2_cli.cli.main": HEAVY | {"numpy", "PIL", "huggingface_hub"},
 }
 

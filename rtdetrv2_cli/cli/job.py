@@ -115,7 +115,7 @@ def open_annotator(
     style: "Style",
 ) -> Annotate | None:
     """What draws, if anything is drawn."""
-    if not plan.media:
+    if not (plan.media or plan.is_shown):
         return None
     from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
 
@@ -163,7 +163,7 @@ def open_sinks(
         )
         for path in ([STDOUT] if plan.stdout else plan.records)
     ]
-    if annotate is not None:
+    if annotate is not None and plan.media:
         sinks.append(_media_sink(report, annotate, encode))
     return sinks
 

@@ -1,10 +1,13 @@
 """`rtdetrv2 live`: cameras and streams, the newest frame first, until stopped. Imports late."""
 
+from dataclasses import replace
+
 from typer import Context, Exit
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
 from rtdetrv2_cli.cli import stream_options as streams
+from rtdetrv2_cli.cli import web_options as web
 
 
 def live(
@@ -44,6 +47,9 @@ def live(
     crf: opt.Crf = 20,
     preset: opt.PresetOption = "veryfast",
     overwrite: opt.Overwrite = False,
+    serve: web.Serve = None,
+    token: web.Token = None,
+    allow_host: web.AllowHost = None,
     labels: opt.Labels = True,
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
@@ -61,6 +67,8 @@ def live(
 
     rtdetrv2 live 0 : the first webcam; also /dev/video0, its name, or 'screen'
 
+    rtdetrv2 live 0 rtsp://camera/stream --serve 8000 : look at http://127.0.0.1:8000
+
     rtdetrv2 live rtsp://a/1 rtsp://b/1 --no-media -o yard : two cameras, records only
     """
     from rtdetrv2_cli.cli import job, usage, weights
@@ -72,6 +80,7 @@ def live(
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
+    usage.refuse_unserved(context)
     streaming = LiveOptions(
         open_timeout=open_timeout,
         read_timeout=read_timeout,
@@ -86,17 +95,25 @@ def live(
         av_options=parse_options(av_option or ()),
     )
     named = planning.name_sources(sources or (), from_file, null=null)
-    plan = planning.plan_run(
-        list_inputs(named, live=True),
-        output,
-        media=not no_media,
-        records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
-    )
+    inputs = list_inputs(named, live=True)
+    if serve and not usage.asks_for_files(context):
+        plan = planning.Plan(tuple(inputs), is_shown=True)
+    else:
+        plan = planning.plan_run(
+            inputs,
+            output,
+            media=not no_media,
+            records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
+        )
+        plan = replace(plan, is_shown=serve is not None)
     usage.refuse_unused(context, plan, named)
     plan = planning.settle_existing(plan, overwrite=overwrite)
     if dry_run:
         job.show(plan, model, as_json=json)
         return
+    view = web.open_view(serve, token, allow_host or ()) if serve else None
+    if view is not None:
+        context.call_on_close(view.close)
     shown = console.wants_progress(quiet=quiet, no_progress=no_progress, data_follows=plan.stdout)
     encode = EncodeOptions(vcodec, crf, preset)
     job.check_encoder(plan, encode)
@@ -123,11 +140,14 @@ def live(
         style=style,
     )
     report = job.open_report(plan, detector, context.params)
+    sinks = job.open_sinks(report, detector.labels, annotate, encode)
+    if view is not None and annotate is not None:
+        sinks.append(view.sink(detector.labels, annotate, report.summary))
     code = job.execute(
         report,
         open_source(plan.inputs, live=streaming),
         detector,
-        job.open_sinks(report, detector.labels, annotate, encode),
+        sinks,
         max_errors=None,
         shows_progress=shown,
     )

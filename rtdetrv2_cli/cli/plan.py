@@ -49,6 +49,8 @@ class Plan:
     """Whether those of a killed run are too, and videos that were broken off go on."""
     progress: "Mapping[str, Progress]" = field(default_factory=dict)
     """Input name to what is done of a video that goes on."""
+    is_shown: bool = False
+    """Whether somebody may look while it runs."""
 
     @property
     def todo(self) -> list[Input]:

@@ -22,8 +22,11 @@ from rtdetrv2_cli.pipeline import Profile
 from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
 _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
-_ONLY_SHOWN = ("quiet", "verbose", "json", "no_progress", "dry_run", "profile")
-"""Options that change what is shown, not what is found."""
+_ONLY_SHOWN = (
+    *("quiet", "verbose", "json", "no_progress", "dry_run", "profile"),
+    *("serve", "token", "allow_host"),
+)
+"""Options that change what is shown, and to whom, not what is found."""
 _MOST_EVENTS = 1000
 """The last ones of a run that lasts for weeks; the records have them all."""
 _LOST = 6

@@ -86,7 +86,7 @@ _RULES = (
     ),
     _Rule(
         ("labels", "hide_conf", "line_width", "style"),
-        lambda plan, _: bool(plan.media),
+        lambda plan, _: bool(plan.media) or plan.is_shown,
         "this run writes no pictures and no videos to draw on",
     ),
     _Rule(
@@ -105,6 +105,11 @@ _RULES = (
         "standard output replaces nothing",
     ),
     _Rule(
+        ("overwrite", "no_media"),
+        lambda plan, _: plan.stdout or bool(plan.files),
+        "nothing is written without --output",
+    ),
+    _Rule(
         ("json",),
         lambda plan, _: not plan.stdout,
         "standard output is taken by the records",
@@ -118,6 +123,23 @@ def given_by_hand(context: Context) -> frozenset[str]:
     return frozenset(
         name for name, origin in origins.items() if origin and origin.name == "COMMANDLINE"
     )
+
+
+def refuse_unserved(context: Context) -> None:
+    """Stops a run that is told who may look, but not to show anything.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    given = given_by_hand(context)
+    for name in ("token", "allow_host"):
+        if name in given and not context.params["serve"]:
+            raise UsageError(f"{_flag(name)} is about --serve, which is not given")
+
+
+def asks_for_files(context: Context) -> bool:
+    """Whether an option was given that says what to write."""
+    return not given_by_hand(context).isdisjoint(("output", "save_json", "save_csv"))
 
 
 def flags_by_hand(context: Context) -> dict[str, str]:

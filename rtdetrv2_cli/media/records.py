@@ -66,14 +66,11 @@ class JsonlSink(Sink):
 
     def write(self, item: Result | Failure) -> None:
         """Appends one line."""
-        if isinstance(item, Failure):
-            self._line({"type": "error", **_error(item)})
-        else:
-            self._line({"type": "frame", **_frame(item, self._labels)})
+        self._line(to_record(item, self._labels))
 
     def note(self, event: SourceEvent) -> None:
         """Appends one line."""
-        self._line({"type": "event", **_event(event)})
+        self._line(to_record(event, self._labels))
 
     def close(self) -> None:
         """Appends the summary and gives the file its name; once only."""
@@ -188,6 +185,15 @@ class CsvSink(Sink):
         text = io.StringIO()
         csv.writer(text).writerows(rows)
         self._output.write(text.getvalue())
+
+
+def to_record(item: Result | Failure | SourceEvent, labels: Sequence[str]) -> Record:
+    """An item as its line among JSON lines says it."""
+    if isinstance(item, Failure):
+        return {"type": "error", **_error(item)}
+    if isinstance(item, SourceEvent):
+        return {"type": "event", **_event(item)}
+    return {"type": "frame", **_frame(item, labels)}
 
 
 def _run(header: Mapping[str, object]) -> Record:
