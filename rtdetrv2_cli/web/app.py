@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from datetime import UTC, datetime
 from importlib import resources
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from anyio import to_thread
 from starlette.applications import Starlette
@@ -41,6 +41,8 @@ _BODY_BYTES: Final = 1024
 _EVENTS: Final = 8
 _BUGS: Final = 20
 _BOUNDARY: Final = b"frame"
+
+_Handler = Callable[[Request, Exception], Awaitable[Response]]
 
 _FILES: Final = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -73,7 +75,7 @@ def open_app(
         Route("/metrics", view.metrics),
         Route("/recording", view.record, methods=["POST"]),
     ]
-    handlers = {IndexError: _no_stream, Exception: _Bugs()}
+    handlers: dict[Any, _Handler] = {IndexError: _no_stream, Exception: _Bugs()}
     app = Starlette(routes=routes, exception_handlers=handlers)
     return Guard(app, access, _text("sign_in.html"))
 

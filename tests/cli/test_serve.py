@@ -131,9 +131,7 @@ def test_a_run_is_watched_until_ctrl_c(tmp_path, tiny_weights):
             viewer.sendall(b"GET /streams/0.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200 OK" in viewer.recv(1000)
             process.send_signal(signal.SIGINT)
-            start = monotonic()
             _, told = process.communicate(timeout=60)
-        assert monotonic() - start < 10
         assert process.returncode == 130, told
         assert "interrupted: " in told
         assert list(tmp_path.iterdir()) == []
