@@ -91,7 +91,6 @@ def run(
             # What waits here grows old.
             items = prefetch(found, 1, until=stop, use=profile.results)
             stack.enter_context(closing(items))
-            stack.callback(source.stop)
             counted = _counted_live(items, summary, max_errors, stop)
         else:
             depth = max(2, detector.batch_size)
@@ -103,6 +102,8 @@ def run(
             counted = _counted(items, summary, max_errors, stop)
         for sink in sinks:
             stack.push(_closed_in_time(sink.__enter__(), seconds))
+        if isinstance(source, LiveSource):
+            stack.callback(source.stop)  # before the sinks: they need the processor now
         stack.enter_context(closing(counted))
         for item in counted:
             with clock(seconds, "write"):
