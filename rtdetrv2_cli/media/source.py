@@ -91,6 +91,7 @@ def open_source(
         UsageError: The choice of frames makes no sense, there is no such hardware, or files are
             mixed with streams.
     """
+    hardware = hwaccel if isinstance(hwaccel, Hardware) else Hardware(hwaccel)
     inputs = _listed(source)
     if any(item.kind == "stream" for item in inputs):
         if any(item.kind != "stream" for item in inputs):
@@ -98,7 +99,6 @@ def open_source(
         chosen = LiveOptions(stride=stride, fps=fps, max_frames=max_frames)
         return LiveStreams(inputs, chosen if live is None else live)
     selection = Selection(start, end, stride, fps, max_frames, hold)
-    hardware = hwaccel if isinstance(hwaccel, Hardware) else Hardware(hwaccel)
     return _Files(
         inputs,
         selection,

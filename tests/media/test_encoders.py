@@ -16,6 +16,7 @@ from rtdetrv2_cli.types import Detections, Result, Size
 
 SOFTWARE = ("h264", "hevc", "vp9", "av1")
 EVERY = sorted({encoder.name for choices in ENCODERS.values() for encoder in choices})
+OF_THIS_BUILD = [name for name in EVERY if name in av.codecs_available]
 SEARCH_CHILDREN = 1
 
 
@@ -43,8 +44,6 @@ class OptionTable:
         codecs.avcodec_find_encoder_by_name.restype = ctypes.c_void_p
         codecs.avcodec_alloc_context3.restype = ctypes.c_void_p
         codec = codecs.avcodec_find_encoder_by_name(name.encode())
-        if not codec:
-            pytest.skip(f"this build of PyAV has no {name}")
         self._context = ctypes.c_void_p(codecs.avcodec_alloc_context3(ctypes.c_void_p(codec)))
 
     def takes(self, option: str, value: str) -> bool:
@@ -53,7 +52,7 @@ class OptionTable:
         return self._utilities.av_opt_set(*setting) == 0
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", OF_THIS_BUILD)
 def test_an_encoder_knows_every_option_and_value_that_it_is_given(name):
     encoder, table = encoder_of(name), OptionTable(name)
     assert not table.takes("no_such_option", "1")
@@ -63,13 +62,10 @@ def test_an_encoder_knows_every_option_and_value_that_it_is_given(name):
                 assert table.takes(option, value), (option, value)
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", OF_THIS_BUILD)
 def test_every_encoder_takes_the_pixels_it_is_given(name):
-    try:
-        codec = av.Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
-        pytest.skip(f"this build of PyAV has no {name}")
-    assert encoder_of(name).pixel_format in [f.name for f in codec.video_formats]
+    formats = av.Codec(name, "w").video_formats
+    assert encoder_of(name).pixel_format in [f.name for f in formats]
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,12 @@ def test_the_words_are_those_of_the_build():
         open_source("nothing", hwaccel="gpu")
 
 
-@pytest.mark.parametrize("device", ["cuda", "videotoolbox", "d3d11va", "vaapi"])
+@pytest.mark.parametrize("device", devices())
 def test_absent_hardware_is_told_once_a_run_and_software_decodes(
     device, make_clip, warnings, frame_index
 ):
-    if device not in devices() or device_refusal(device) is None:
-        pytest.skip("this build has none, or it works here")
+    if device_refusal(device) is None:
+        pytest.skip(f"{device} works here")
     clips = [str(make_clip(name, frames=4)) for name in ("a.mp4", "b.mp4")]
     source = open_source(clips, hwaccel=device)
     for _ in range(2):
