@@ -20,7 +20,7 @@ BREAKS = {
     "decode": (video.Upright, "size"),
     "convert": (video.Upright, "pixels"),
     "encode": (VideoWriter, "_encode"),
-    "convert": (VideoWriter, "_planes"),
+    "redraw": (VideoWriter, "_planes"),
     "record": (JsonlSink, "write"),
     "finish": (VideoWriter, "finish"),
     "name": (PartFile, "commit"),
