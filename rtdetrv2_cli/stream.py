@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 from threading import Condition, Event, Thread
+from threading import enumerate as enumerate_threads
 from time import monotonic, perf_counter
 from typing import Generic, TypeVar
 
@@ -21,6 +22,10 @@ _PATIENCE_SECONDS = 0.3
 """How long a thread is waited for, when it is to end, that a device or a network may hold up."""
 _LONG_PATIENCE_SECONDS = 3.0
 """The same for a thread that waits for such a one itself, and no longer than that."""
+
+
+_WATCH = "watch"
+"""Name of threads that may hang."""
 
 
 class Until(Event):
@@ -178,7 +183,7 @@ class Watch(Stream[T]):
         limit: Callable[[], float],
     ) -> None:
         super().__init__(items, depth, until, QueueUse())
-        self._thread.name = "watch"
+        self._thread.name = _WATCH
         self._limit = limit
 
     def __next__(self) -> T:
@@ -223,6 +228,11 @@ def watch(
     `StalledError` is raised, and closing does not wait for a step that hangs.
     """
     return Watch(items, depth, until, limit)
+
+
+def is_held_up() -> bool:
+    """Whether a thread of `watch` is in a call that does not return."""
+    return any(thread.name == _WATCH for thread in enumerate_threads())
 
 
 class _Inbox(Generic[T]):

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, NoReturn
 
 from typer import Exit, Option, Typer
@@ -80,9 +81,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     console.set_up()
     try:
         app(arguments, prog_name="rtdetrv2")
+    except SystemExit as end:
+        code = end.code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - everything ends here
-        sys.exit(_report(error))
-    sys.exit(0)
+        code = _report(error)
+    else:
+        code = 0
+    if arguments is None and isinstance(code, int):
+        _leave_held_up_threads(code)
+    sys.exit(code)
+
+
+def _leave_held_up_threads(code: int) -> None:
+    """Ends the process here if FFmpeg holds a thread up: Python's own end would wait for it."""
+    from rtdetrv2_cli.stream import is_held_up
+
+    if is_held_up():
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
 
 def _report(error: BaseException) -> int:
