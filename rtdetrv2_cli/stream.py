@@ -168,6 +168,82 @@ def prefetch(
     return Stream(items, depth, until or Event(), use or QueueUse())
 
 
+class Feed(Generic[T]):
+    """Items that a thread takes one after another, while who puts them goes on.
+
+    An error of the thread is raised where the next item is put, or where it is closed.
+
+    Args:
+        take: What the thread does with each.
+        depth: How many may wait; then `put` waits.
+    """
+
+    def __init__(self, take: Callable[[T], object], depth: int) -> None:
+        self._queue: Queue[T | _End] = Queue(depth)
+        self._stop = Event()
+        self._ended: list[_End] = []
+        work = (take, self._queue, self._stop, self._ended)
+        self._thread = Thread(target=_take, args=work, name="feed", daemon=True)
+
+    def put(self, item: T) -> None:
+        """Hands an item over."""
+        if self._thread.ident is None:
+            self._thread.start()
+        self._put(item)
+
+    def close(self) -> None:
+        """Waits until everything is taken; a second call does nothing."""
+        if self._thread.ident is None or self._stop.is_set():
+            return
+        self._put(_END)
+        while self._thread.is_alive():
+            self._thread.join(_POLL_SECONDS)
+        self._stop.set()
+        self._raise()
+
+    def stop(self) -> None:
+        """Ends it with the step it is in; what waits is not taken."""
+        self._stop.set()
+        while self._thread.is_alive():
+            self._thread.join(_POLL_SECONDS)
+
+    def _put(self, item: T | _End) -> None:
+        while not self._ended:
+            try:
+                self._queue.put(item, timeout=_POLL_SECONDS)
+            except Full:
+                continue
+            return
+        self._raise()
+
+    def _raise(self) -> None:
+        for end in self._ended:
+            if end.error is not None:
+                raise end.error
+
+    def __del__(self) -> None:
+        self._stop.set()
+
+
+def _take(
+    take: Callable[[T], object], queue: "Queue[T | _End]", stop: Event, ended: list[_End]
+) -> None:
+    end = _END
+    try:
+        while not stop.is_set():
+            try:
+                item = queue.get(timeout=_POLL_SECONDS)
+            except Empty:
+                continue
+            if isinstance(item, _End):
+                break
+            take(item)
+    except BaseException as error:  # noqa: BLE001 - handed to who puts, whatever it is
+        end = _End(error)
+    finally:
+        ended.append(end)
+
+
 class StalledError(Exception):
     """A step took longer than it may."""
 

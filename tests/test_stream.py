@@ -6,6 +6,7 @@ from threading import Event
 import pytest
 
 from rtdetrv2_cli.stream import (
+    Feed,
     QueueUse,
     StalledError,
     Until,
@@ -413,3 +414,78 @@ def test_an_event_is_set_when_its_time_has_come():
     until.set()
     assert until.is_set()
     assert not until.is_over
+
+
+# --- feed ---
+
+
+def test_a_feed_takes_everything_in_order_on_another_thread():
+    taken = []
+    feed = Feed(lambda item: taken.append((item, threading.current_thread())), 2)
+    for item in range(20):
+        feed.put(item)
+    feed.close()
+    feed.close()
+    assert [item for item, _ in taken] == list(range(20))
+    assert {thread is threading.current_thread() for _, thread in taken} == {False}
+
+
+def test_a_feed_lets_who_puts_wait_where_it_is_full():
+    gate, taken = threading.Event(), []
+
+    def take(item):
+        gate.wait(30)
+        taken.append(item)
+
+    feed = Feed(take, 2)
+    putting = threading.Thread(target=lambda: [feed.put(item) for item in range(9)])
+    putting.start()
+    putting.join(0.3)
+    assert putting.is_alive()
+    assert taken == []
+    gate.set()
+    putting.join()
+    feed.close()
+    assert taken == list(range(9))
+
+
+@pytest.mark.parametrize("when", ["put", "close"])
+def test_an_error_of_a_feed_reaches_who_feeds_it(when):
+    def take(item):
+        raise ValueError(f"not {item}")
+
+    feed = Feed(take, 2)
+    with pytest.raises(ValueError, match="not 0"):  # noqa: PT012 - when it is noticed is open
+        feed.put(0)
+        while when == "put":
+            feed.put(1)
+        feed.close()
+    feed.stop()
+
+
+def test_a_feed_that_is_stopped_takes_no_more():
+    began, gate, taken = threading.Event(), threading.Event(), []
+
+    def take(item):
+        began.set()
+        gate.wait(30)
+        taken.append(item)
+
+    feed = Feed(take, 5)
+    for item in range(4):
+        feed.put(item)
+    began.wait(30)
+    stopping = threading.Thread(target=feed.stop)
+    stopping.start()
+    while not feed._stop.is_set():
+        time.sleep(0.001)
+    gate.set()
+    stopping.join()
+    assert taken == [0]
+
+
+def test_a_feed_without_an_item_has_no_thread():
+    feed = Feed(print, 1)
+    feed.close()
+    feed.stop()
+    assert feed._thread.ident is None

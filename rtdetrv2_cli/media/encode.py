@@ -63,7 +63,7 @@ class MediaSink(Sink):
         paths: Media file by source name.
         annotate: What draws on a frame; see `rtdetrv2_cli.media.draw.Annotator`.
         options: How pictures and videos are encoded.
-        seconds: The time it takes to `draw` and to `encode` is added to it.
+        seconds: The time it takes to `draw`, and to `encode` or to wait for an encoder, is added.
         run: What tells runs apart that draw or encode otherwise; journals are marked with it.
         parts: By name the part of a video that is done; the frames that come follow it.
 

@@ -26,6 +26,7 @@ from rtdetrv2_cli.media.redraw import redrawn
 from rtdetrv2_cli.media.sound import Sound
 from rtdetrv2_cli.media.subtitles import Subtitles
 from rtdetrv2_cli.media.video import reason
+from rtdetrv2_cli.stream import Feed
 from rtdetrv2_cli.types import Frame, Image, Size
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _KEYFRAME_SECONDS: Final = 4
 _MOST_FRAMES_BETWEEN_KEYS: Final = 250
 _SLACK_SECONDS: Final = 0.5
 """Pictures that end this close to the declared end of the source were shown to their end."""
+_AHEAD: Final = 2
+"""Frames that may wait for the encoder."""
 _PROGRESSIVE: Final = 1
 """FFmpeg's field order; above it are those of interlaced pictures."""
 
@@ -127,6 +130,8 @@ class VideoWriter:
         self._origin = Origin(first)
         self._colours = self._origin.colours
         self._journal: Journal | None = None
+        self._encoding = Feed(self._encode_or_fail, _AHEAD)
+        """Encodes and writes while the next frame is drawn."""
         try:
             with refused(path):
                 self._open()
@@ -174,8 +179,7 @@ class VideoWriter:
         planes.duration = frame.duration or self._interval
         self._end = frame.seconds + float(planes.duration * self._time_base)
         self._cut = frame.cut
-        with refused(self._file.path):
-            self._encode(planes)
+        self._encoding.put(planes)
 
     def times_in_source(self, kept: Kept) -> list[int] | None:
         """When the pictures of a file are shown in the source, in units of its time base.
@@ -188,6 +192,7 @@ class VideoWriter:
 
     def finish(self) -> None:
         """Writes what the encoder holds back and the rest of the others, and names the file."""
+        self._encoding.close()
         with refused(self._file.path):
             if not self._flushed:
                 self._flushed = True
@@ -202,6 +207,7 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Leaves nothing behind but what was kept."""
+        self._encoding.stop()
         with suppress(av.FFmpegError, OSError):  # the trailer is refused as the frames were
             self._close()
         self._file.discard()
@@ -316,6 +322,10 @@ class VideoWriter:
         for packet in kept.packets((self._first.pts or 0) + self._shift, self._time_base):
             self._last_pts = max(self._last_pts, packet.pts or 0)
             self._mux(packet)
+
+    def _encode_or_fail(self, planes: av.VideoFrame) -> None:
+        with refused(self._file.path):
+            self._encode(planes)
 
     def _encode(self, planes: av.VideoFrame | None) -> None:
         for packet in self._video.encode(planes):
