@@ -9,6 +9,7 @@ from rtdetrv2_cli.stream import (
     QueueUse,
     StalledError,
     Until,
+    background,
     batched,
     clock,
     latest,
@@ -413,3 +414,19 @@ def test_an_event_is_set_when_its_time_has_come():
     until.set()
     assert until.is_set()
     assert not until.is_over
+
+
+def test_background_work_is_over_when_its_result_is_there():
+    go = Event()
+    work = background(lambda: go.wait(60) and threading.current_thread().name)
+    assert not work.over.is_set()
+    go.set()
+    assert work.over.wait(60)
+    assert work.result() == work.result() == "background"
+
+
+def test_an_error_of_background_work_is_raised_where_its_result_is_asked_for():
+    work = background(Numbers(1, fail_at=0).items().__next__)
+    assert work.over.wait(60)
+    with pytest.raises(BrokenError):
+        work.result()
