@@ -23,6 +23,7 @@ def live(
     drop: streams.DropOption = "newest",
     duration: streams.Duration = None,
     av_option: streams.AvOption = None,
+    show: streams.Show = False,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
     device: opt.Device = "auto",
@@ -59,16 +60,18 @@ def live(
 
     rtdetrv2 live rtsp://user:password@camera/stream -o - : JSON lines as the frames come
 
+    rtdetrv2 live rtsp://a/1 rtsp://b/1 --show : two cameras in a window
+
     rtdetrv2 live 0 : the first webcam; also /dev/video0, its name, or 'screen'
 
     rtdetrv2 live rtsp://a/1 rtsp://b/1 --no-media -o yard : two cameras, records only
     """
-    from rtdetrv2_cli.cli import job, usage, weights
+    from rtdetrv2_cli.cli import job, showing, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
     from rtdetrv2_cli.media.av_options import parse_options
     from rtdetrv2_cli.media.encode import EncodeOptions
-    from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
+    from rtdetrv2_cli.media.source import LiveOptions, LiveSource, list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
@@ -88,9 +91,10 @@ def live(
     named = planning.name_sources(sources or (), from_file, null=null)
     plan = planning.plan_run(
         list_inputs(named, live=True),
-        output,
+        output if "output" in usage.given_by_hand(context) or not show else None,
         media=not no_media,
         records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
+        shown=show,
     )
     usage.refuse_unused(context, plan, named)
     plan = planning.settle_existing(plan, overwrite=overwrite)
@@ -100,6 +104,8 @@ def live(
     shown = console.wants_progress(quiet=quiet, no_progress=no_progress, data_follows=plan.stdout)
     encode = EncodeOptions(vcodec, crf, preset)
     job.check_encoder(plan, encode)
+    if show:
+        showing.check_window()
     weights.fetch(model, offline=offline, shows_progress=shown)
     detector = Detector(
         model,
@@ -123,13 +129,27 @@ def live(
         style=style,
     )
     report = job.open_report(plan, detector, context.params)
+    source = open_source(plan.inputs, live=streaming)
+    window = None
+    if show and isinstance(source, LiveSource):
+        window = showing.Showing(
+            source,
+            plan,
+            detector.labels,
+            floor=detector.conf,
+            show_labels=labels,
+            show_confidence=not hide_conf,
+            line_width=line_width,
+            style=style,
+        )
     code = job.execute(
         report,
-        open_source(plan.inputs, live=streaming),
+        source,
         detector,
         job.open_sinks(report, detector.labels, annotate, encode),
         max_errors=None,
         shows_progress=shown,
+        showing=window,
     )
     if profile:
         job.tell_profile(report)

@@ -39,6 +39,8 @@ class Plan:
     run_file: Path | None = None
     stdout: bool = False
     """Whether records go to standard output, and nothing anywhere else."""
+    shown: bool = False
+    """Whether a window shows what is drawn."""
     skipped: frozenset[str] = frozenset()
     """Names of inputs that are done already."""
     unfinished: frozenset[str] = frozenset()
@@ -142,26 +144,31 @@ def record_files(*, jsonl: bool, json: bool, csv: bool) -> list[str]:
 
 def plan_run(
     inputs: Sequence[Input],
-    output: str,
+    output: str | None,
     *,
     media: bool = True,
     records: Sequence[str] = ("detections.jsonl",),
     image_format: str | None = None,
     only_media: bool = False,
+    shown: bool = False,
 ) -> Plan:
     """Where the outputs of `inputs` go.
 
     Args:
         inputs: At least one.
-        output: A folder; a file name with a suffix, for one input; or `-`.
+        output: A folder; a file name with a suffix, for one input; or `-`. None: nothing is
+            written.
         media: Whether a folder gets annotated pictures and videos.
         records: The record files that a folder gets.
         image_format: Of pictures in a folder; None keeps the source's.
         only_media: Refuse an output that holds records.
+        shown: Whether a window shows it; a folder may get nothing then.
 
     Raises:
         UsageError: the output does not suit the inputs, or would replace one.
     """
+    if output is None:
+        return Plan(tuple(inputs), shown=shown)
     path = Path(output)
     if output == STDOUT:
         plan = Plan(tuple(inputs), stdout=True)
@@ -174,7 +181,7 @@ def plan_run(
             tuple(path / name for name in records),
             path / "run.json",
         )
-        if not (plan.media or plan.records):
+        if not (plan.media or plan.records or shown):
             raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
     if only_media and not plan.media:
         raise UsageError(
@@ -182,7 +189,7 @@ def plan_run(
             "name a folder, or a file such as out.mp4"
         )
     _refuse_inputs_as_outputs(plan)
-    return plan
+    return replace(plan, shown=shown)
 
 
 def _one_file(inputs: Sequence[Input], path: Path) -> Plan:

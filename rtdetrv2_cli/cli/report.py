@@ -22,7 +22,7 @@ from rtdetrv2_cli.pipeline import Profile
 from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
 _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
-_ONLY_SHOWN = ("quiet", "verbose", "json", "no_progress", "dry_run", "profile")
+_ONLY_SHOWN = ("quiet", "verbose", "json", "no_progress", "dry_run", "profile", "show")
 """Options that change what is shown, not what is found."""
 _MOST_EVENTS = 1000
 """The last ones of a run that lasts for weeks; the records have them all."""

@@ -86,8 +86,13 @@ _RULES = (
     ),
     _Rule(
         ("labels", "hide_conf", "line_width", "style"),
-        lambda plan, _: bool(plan.media),
+        lambda plan, _: bool(plan.media) or plan.shown,
         "this run writes no pictures and no videos to draw on",
+    ),
+    _Rule(
+        ("save_json", "save_csv", "no_jsonl", "no_media", "overwrite"),
+        lambda plan, _: bool(plan.files) or plan.stdout or not plan.shown,
+        "with --show nothing is written but what --output names",
     ),
     _Rule(
         ("save_json", "save_csv", "no_jsonl"),
