@@ -481,6 +481,40 @@ def _ready(waiting: deque[Latest[T]], size: int) -> list[T]:
     return ready
 
 
+class Background(Generic[T]):
+    """A function at work on a thread of its own, while this one does what only it can."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._outcome: list[T] = []
+        self._error: BaseException | None = None
+        self.over = Event()
+        """Set when it has returned or failed."""
+        self._thread = Thread(target=self._run, name="background", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome.append(self._work())
+        except BaseException as error:  # noqa: BLE001 - handed to who asks, whatever it is
+            self._error = error
+        finally:
+            self.over.set()
+
+    def result(self) -> T:
+        """Waits for the end: what the function returned, or its error raised."""
+        while self._thread.is_alive():
+            self._thread.join(_POLL_SECONDS)
+        if self._error is not None:
+            raise self._error
+        return self._outcome[0]
+
+
+def background(work: Callable[[], T]) -> Background[T]:
+    """Runs `work` on a thread; ask for its result, or the thread is left alone with it."""
+    return Background(work)
+
+
 def batched(items: Iterable[T], size: int) -> Generator[list[T], None, None]:
     """Lists of `size` items, the last one perhaps shorter.
 

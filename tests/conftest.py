@@ -17,9 +17,8 @@ from PIL import Image
 def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    left = [
-        t for t in threading.enumerate() if t not in before and t.name in ("prefetch", "latest")
-    ]
+    ours = ("prefetch", "latest", "background")
+    left = [t for t in threading.enumerate() if t not in before and t.name in ours]
     assert not left, f"threads left behind: {left}"
 
 

@@ -10,6 +10,7 @@ from rtdetrv2_cli.stream import (
     QueueUse,
     StalledError,
     Until,
+    background,
     batched,
     clock,
     latest,
@@ -489,3 +490,19 @@ def test_a_feed_without_an_item_has_no_thread():
     feed.close()
     feed.stop()
     assert feed._thread.ident is None
+
+
+def test_background_work_is_over_when_its_result_is_there():
+    go = Event()
+    work = background(lambda: go.wait(60) and threading.current_thread().name)
+    assert not work.over.is_set()
+    go.set()
+    assert work.over.wait(60)
+    assert work.result() == work.result() == "background"
+
+
+def test_an_error_of_background_work_is_raised_where_its_result_is_asked_for():
+    work = background(Numbers(1, fail_at=0).items().__next__)
+    assert work.over.wait(60)
+    with pytest.raises(BrokenError):
+        work.result()

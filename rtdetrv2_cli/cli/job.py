@@ -10,6 +10,7 @@ from rtdetrv2_cli.cli import console, resuming
 from rtdetrv2_cli.cli.plan import STDOUT, Plan
 from rtdetrv2_cli.cli.report import Report
 from rtdetrv2_cli.cli.resuming import run_mark
+from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
@@ -202,10 +203,12 @@ def execute(
     *,
     max_errors: int | None,
     shows_progress: bool,
+    showing: Showing | None = None,
 ) -> int:
     """Runs, follows the run on stderr, writes `run.json`; returns the exit code.
 
-    The first Ctrl-C or SIGTERM ends the run after the frame at hand.
+    The first Ctrl-C or SIGTERM ends the run after the frame at hand. Where it is shown in a
+    window, that has this thread and the run another.
     """
     inputs = len(report.plan.inputs)
     with (
@@ -218,15 +221,21 @@ def execute(
             report.add(item)
             advance(item)
 
-        run(
-            source,
-            detector,
-            sinks,
-            summary=report.summary,
-            max_errors=max_errors,
-            on_item=on_item,
-            stop=stop,
-            profile=report.profile,
-        )
+        def work() -> None:
+            run(
+                source,
+                detector,
+                sinks if showing is None else [*sinks, showing.sink],
+                summary=report.summary,
+                max_errors=max_errors,
+                on_item=on_item,
+                stop=stop,
+                profile=report.profile,
+            )
+
+        if showing is None:
+            work()
+        else:
+            showing.through(work)
     console.log.info(report.sentence())
     return report.exit_code(stop)

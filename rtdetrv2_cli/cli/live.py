@@ -1,7 +1,5 @@
 """`rtdetrv2 live`: cameras and streams, the newest frame first, until stopped. Imports late."""
 
-from dataclasses import replace
-
 from typer import Context, Exit
 
 from rtdetrv2_cli.cli import console
@@ -26,6 +24,7 @@ def live(
     drop: streams.DropOption = "newest",
     duration: streams.Duration = None,
     av_option: streams.AvOption = None,
+    show: streams.Show = False,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
     device: opt.Device = "auto",
@@ -65,18 +64,20 @@ def live(
 
     rtdetrv2 live rtsp://user:password@camera/stream -o - : JSON lines as the frames come
 
+    rtdetrv2 live rtsp://a/1 rtsp://b/1 --show : two cameras in a window
+
     rtdetrv2 live 0 : the first webcam; also /dev/video0, its name, or 'screen'
 
     rtdetrv2 live 0 rtsp://camera/stream --serve 8000 : look at http://127.0.0.1:8000
 
     rtdetrv2 live rtsp://a/1 rtsp://b/1 --no-media -o yard : two cameras, records only
     """
-    from rtdetrv2_cli.cli import job, usage, weights
+    from rtdetrv2_cli.cli import job, showing, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
     from rtdetrv2_cli.media.av_options import parse_options
     from rtdetrv2_cli.media.encode import EncodeOptions
-    from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
+    from rtdetrv2_cli.media.source import LiveOptions, LiveSource, list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
@@ -96,7 +97,8 @@ def live(
     )
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(named, live=True)
-    if serve and not usage.asks_for_files(context):
+    is_shown = show or serve is not None
+    if is_shown and not usage.asks_for_files(context):
         plan = planning.Plan(tuple(inputs), is_shown=True)
     else:
         plan = planning.plan_run(
@@ -104,8 +106,8 @@ def live(
             output,
             media=not no_media,
             records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
+            is_shown=is_shown,
         )
-        plan = replace(plan, is_shown=serve is not None)
     usage.refuse_unused(context, plan, named)
     plan = planning.settle_existing(plan, overwrite=overwrite)
     if dry_run:
@@ -117,6 +119,8 @@ def live(
     shown = console.wants_progress(quiet=quiet, no_progress=no_progress, data_follows=plan.stdout)
     encode = EncodeOptions(vcodec, crf, preset)
     job.check_encoder(plan, encode)
+    if show:
+        showing.check_window()
     weights.fetch(model, offline=offline, shows_progress=shown)
     detector = Detector(
         model,
@@ -143,13 +147,27 @@ def live(
     sinks = job.open_sinks(report, detector.labels, annotate, encode)
     if view is not None and annotate is not None:
         sinks.append(view.sink(detector.labels, annotate, report.summary))
+    source = open_source(plan.inputs, live=streaming)
+    window = None
+    if show and isinstance(source, LiveSource):
+        window = showing.Showing(
+            source,
+            plan,
+            detector.labels,
+            floor=detector.conf,
+            show_labels=labels,
+            show_confidence=not hide_conf,
+            line_width=line_width,
+            style=style,
+        )
     code = job.execute(
         report,
-        open_source(plan.inputs, live=streaming),
+        source,
         detector,
         sinks,
         max_errors=None,
         shows_progress=shown,
+        showing=window,
     )
     if profile:
         job.tell_profile(report)

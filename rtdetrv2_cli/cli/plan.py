@@ -150,6 +150,7 @@ def plan_run(
     records: Sequence[str] = ("detections.jsonl",),
     image_format: str | None = None,
     only_media: bool = False,
+    is_shown: bool = False,
 ) -> Plan:
     """Where the outputs of `inputs` go.
 
@@ -160,6 +161,7 @@ def plan_run(
         records: The record files that a folder gets.
         image_format: Of pictures in a folder; None keeps the source's.
         only_media: Refuse an output that holds records.
+        is_shown: Whether somebody may look; a folder may get nothing then.
 
     Raises:
         UsageError: the output does not suit the inputs, or would replace one.
@@ -176,7 +178,7 @@ def plan_run(
             tuple(path / name for name in records),
             path / "run.json",
         )
-        if not (plan.media or plan.records):
+        if not (plan.media or plan.records or is_shown):
             raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
     if only_media and not plan.media:
         raise UsageError(
@@ -184,7 +186,7 @@ def plan_run(
             "name a folder, or a file such as out.mp4"
         )
     _refuse_inputs_as_outputs(plan)
-    return plan
+    return replace(plan, is_shown=is_shown)
 
 
 def _one_file(inputs: Sequence[Input], path: Path) -> Plan:

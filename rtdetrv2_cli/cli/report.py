@@ -24,7 +24,7 @@ from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
 _ONLY_SHOWN = (
     *("quiet", "verbose", "json", "no_progress", "dry_run", "profile"),
-    *("serve", "token", "allow_host"),
+    *("show", "serve", "token", "allow_host"),
 )
 """Options that change what is shown, and to whom, not what is found."""
 _MOST_EVENTS = 1000

@@ -9,7 +9,7 @@ from rtdetrv2_cli.cli.options import parse_time
 Transport = Literal["auto", "tcp", "udp"]
 Drop = Literal["newest", "none"]
 
-_STREAMS = "Cameras and streams"
+_STREAMS, _VIEW = "Cameras and streams", "View"
 
 Sources = Annotated[
     list[str] | None,
@@ -107,5 +107,16 @@ AvOption = Annotated[
         metavar="KEY=VALUE",
         help="An option of FFmpeg for opening streams, as video_size=1280x720; may be repeated.",
         rich_help_panel=_STREAMS,
+    ),
+]
+
+# view
+
+Show = Annotated[
+    bool,
+    Option(
+        "--show",
+        help="Show it in a window (h: its keys); nothing is written then but what --output names.",
+        rich_help_panel=_VIEW,
     ),
 ]

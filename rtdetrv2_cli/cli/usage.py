@@ -90,6 +90,11 @@ _RULES = (
         "this run writes no pictures and no videos to draw on",
     ),
     _Rule(
+        ("no_jsonl", "no_media", "overwrite"),
+        lambda plan, _: bool(plan.files) or plan.stdout or not plan.is_shown,
+        "nothing is written while it is only shown: name an --output",
+    ),
+    _Rule(
         ("save_json", "save_csv", "no_jsonl"),
         lambda plan, _: plan.in_folder,
         "only a folder gets several files of records",
