@@ -23,6 +23,8 @@ from rtdetrv2_cli.types import Image, Result, Size, StreamState
 
 _PACE_SECONDS: Final = 1 / 60
 """Between two looks at the streams, at least."""
+_REST_SECONDS: Final = 0.1
+"""At most: keys are answered after it."""
 _TEXT_SECONDS: Final = 0.25
 """Between two changes of the figures: faster ones cannot be read."""
 _NOTICE_SECONDS: Final = 2.5
@@ -235,7 +237,7 @@ class Window:
     def _pump(self, work: Background[object], leave: Callable[[], object]) -> None:
         spent, is_leaving = 0.0, False
         # As long again as drawing took: a slow display leaves half the time to the run.
-        while not work.over.wait(max(_PACE_SECONDS, spent)):
+        while not work.over.wait(min(max(_PACE_SECONDS, spent), _REST_SECONDS)):
             start = perf_counter()
             self._root.update()
             if self._error is not None:
