@@ -231,13 +231,14 @@ class _Walk:
             here = Path(folder)
             subfolders[:] = self._enter(here, subfolders, seen) if self.recursive else []
             visible = (here / name for name in names if not name.startswith("."))
-            paths += [path for path in visible if path.is_file() and not self._skipped(path)]
+            # unlike Path's, os.path's answer is no where a link leads to what must not be seen
+            paths += [p for p in visible if os.path.isfile(p) and not self._skipped(p)]  # noqa: PTH113
         return sorted(paths, key=lambda path: natural_key(path.relative_to(root).as_posix()))
 
     def _enter(self, here: Path, subfolders: list[str], seen: set[Path]) -> list[str]:
         entered = []
         for name in sorted(subfolders):
-            real = (here / name).resolve()
+            real = Path(os.path.realpath(here / name))
             if not name.startswith(".") and real not in self.skip and real not in seen:
                 seen.add(real)
                 entered.append(name)

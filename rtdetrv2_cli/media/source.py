@@ -92,13 +92,13 @@ def open_source(
             mixed with streams.
     """
     hardware = hwaccel if isinstance(hwaccel, Hardware) else Hardware(hwaccel)
+    selection = Selection(start, end, stride, fps, max_frames, hold)
     inputs = _listed(source)
     if any(item.kind == "stream" for item in inputs):
         if any(item.kind != "stream" for item in inputs):
             raise UsageError("streams go on and files end: read them apart from each other")
         chosen = LiveOptions(stride=stride, fps=fps, max_frames=max_frames)
         return LiveStreams(inputs, chosen if live is None else live)
-    selection = Selection(start, end, stride, fps, max_frames, hold)
     return _Files(
         inputs,
         selection,

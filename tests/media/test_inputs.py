@@ -1,5 +1,6 @@
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,10 @@ def test_a_pipe_is_not_looked_into(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     [item] = list_inputs([str(tmp_path / "pipe")])
     assert item.kind == "video"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="links to what even root may not follow")
+def test_a_link_that_must_not_be_followed_is_passed_over(tmp_path, make_picture):
+    make_picture("in/a.png")
+    (tmp_path / "in/b.png").symlink_to("/proc/1/cwd/none.png")
+    assert [item.name for item in list_inputs([str(tmp_path / "in")])] == ["a.png"]

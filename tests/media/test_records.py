@@ -163,7 +163,7 @@ def test_a_stream_is_flushed_per_line_and_left_open():
 
 def test_a_file_can_be_followed_while_it_is_written(tmp_path):
     path = tmp_path / "a.jsonl"
-    with JsonlSink(path, LABELS, header={}, summary=RunSummary(), flush=True) as sink:
+    with JsonlSink(path, LABELS, header={}, summary=RunSummary()) as sink:
         sink.write(result(one()))
         assert len((tmp_path / "a.jsonl.part").read_text().splitlines()) == 2
 
