@@ -12,6 +12,8 @@ from time import monotonic, sleep
 
 import pytest
 
+import rtdetrv2_cli.web.server
+
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
@@ -93,6 +95,7 @@ def test_a_taken_port_is_a_sentence_before_the_model_is_looked_for(cli):
 
 
 def test_without_the_extra_it_is_named(cli, monkeypatch):
+    monkeypatch.setattr(rtdetrv2_cli, "web", rtdetrv2_cli.web)  # importing it again replaces it
     for name in [n for n in sys.modules if n.startswith(("rtdetrv2_cli.web", "uvicorn"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)

@@ -33,6 +33,7 @@ def begun(path: Path, **options) -> bytes:
     writer = VideoWriter(path, frames()[0], EncodeOptions(**options), mark="this run")
     for frame in frames():
         writer.write(frame, frame.image)
+    writer._encoding.close()  # the encoder has every frame then
     content = journal_paths(path)[0].read_bytes()
     writer.finish()
     return content
