@@ -17,7 +17,7 @@ from PIL import Image
 def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    ours = ("prefetch", "latest", "background")
+    ours = ("prefetch", "feed", "latest", "background")
     left = [t for t in threading.enumerate() if t not in before and t.name in ours]
     for thread in left if all(t.name == "latest" for t in left) else ():
         thread.join(30)  # one that FFmpeg holds up ends when its time is over

@@ -116,7 +116,7 @@ Show = Annotated[
     bool,
     Option(
         "--show",
-        help="Show it in a window (h: its keys); nothing is written then but what --output names.",
+        help="Show the streams in a window (h: its keys); alone, it writes no file.",
         rich_help_panel=_VIEW,
     ),
 ]
