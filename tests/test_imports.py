@@ -24,7 +24,7 @@ FORBIDDEN = {
     "rtdetrv2_cli.media.source": INTERFACE | {"torch", "torchvision", "cv2", "supervision"},
     "rtdetrv2_cli.media.probe": INTERFACE | {"torch", "torchvision", "cv2", "supervision"},
     "rtdetrv2_cli.media.rehearsal": INTERFACE | {"torch", "torchvision", "supervision"},
-    "rtdetrv2_cli.media.replay": INTERFACE | {"torch", "torchvision", "cv2", "supervision"},
+    "rtdetrv2_cli.media.replay.replay": INTERFACE | {"torch", "torchvision", "cv2", "supervision"},
     "rtdetrv2_cli.media.sink": INTERFACE | {"torch", "torchvision", "supervision"},
     "rtdetrv2_cli.infer.detector": HEAVY | INTERFACE,
     "rtdetrv2_cli.infer.torch_engine": INTERFACE | {"av", "cv2", "supervision", "transformers"},

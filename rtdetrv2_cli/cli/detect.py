@@ -85,9 +85,9 @@ def detect(
     from rtdetrv2_cli.cli import job, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
-    from rtdetrv2_cli.media.av_options import parse_options
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
+    from rtdetrv2_cli.media.live.av_options import parse_options
     from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
 

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rtdetrv2_cli.cli import console
-from rtdetrv2_cli.media.cameras import Camera, list_cameras
 from rtdetrv2_cli.media.encoders import usable_codecs
 from rtdetrv2_cli.media.hardware import device_refusal, devices
+from rtdetrv2_cli.media.live.cameras import Camera, list_cameras
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
+from rtdetrv2_cli.media.again.existing import standing
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
-from rtdetrv2_cli.media.encode_live import LiveMediaSink
 from rtdetrv2_cli.media.encoders import choose_encoder
-from rtdetrv2_cli.media.existing import standing
+from rtdetrv2_cli.media.live.encode import LiveMediaSink
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.selection import Reached, Selection
 from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink

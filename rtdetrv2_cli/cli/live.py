@@ -75,8 +75,8 @@ def live(
     from rtdetrv2_cli.cli import job, showing, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
-    from rtdetrv2_cli.media.av_options import parse_options
     from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.live.av_options import parse_options
     from rtdetrv2_cli.media.source import LiveOptions, LiveSource, list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose)

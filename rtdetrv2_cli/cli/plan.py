@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtdetrv2_cli.errors import InputError, OutputError, UsageError
-from rtdetrv2_cli.media.existing import recorded_sources, standing
-from rtdetrv2_cli.media.journal import journal_paths
+from rtdetrv2_cli.media.again.existing import recorded_sources, standing
+from rtdetrv2_cli.media.again.journal import journal_paths
 from rtdetrv2_cli.media.part import broken_off
 from rtdetrv2_cli.media.paths import (
     CONTAINERS,
@@ -22,7 +22,7 @@ from rtdetrv2_cli.media.paths import (
 from rtdetrv2_cli.media.source import Input
 
 if TYPE_CHECKING:
-    from rtdetrv2_cli.media.resume import Progress
+    from rtdetrv2_cli.media.again.resume import Progress
 
 STDOUT = "-"
 _RECORD_SUFFIXES = (".jsonl", ".json", ".csv")

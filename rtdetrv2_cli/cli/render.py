@@ -12,8 +12,8 @@ from rtdetrv2_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.cli.plan import Plan
-    from rtdetrv2_cli.media.recorded import Recorded
-    from rtdetrv2_cli.media.replay import Replay
+    from rtdetrv2_cli.media.replay.recorded import Recorded
+    from rtdetrv2_cli.media.replay.replay import Replay
 
 
 def render(
@@ -66,8 +66,8 @@ def render(
     from rtdetrv2_cli.labels import choose_classes
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
-    from rtdetrv2_cli.media.recorded import open_recorded
-    from rtdetrv2_cli.media.replay import Choice, Replay
+    from rtdetrv2_cli.media.replay.recorded import open_recorded
+    from rtdetrv2_cli.media.replay.replay import Choice, Replay
     from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs
 

@@ -15,7 +15,7 @@ from rtdetrv2_cli.cli.console import counted
 from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import OutputError, StreamLostError
-from rtdetrv2_cli.media.av_options import public_options
+from rtdetrv2_cli.media.live.av_options import public_options
 from rtdetrv2_cli.media.names import is_url, public_name, redact
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.pipeline import Profile

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli.console import counted
 from rtdetrv2_cli.cli.plan import Plan, unfinished_sources
-from rtdetrv2_cli.media.existing import last_run, standing
+from rtdetrv2_cli.media.again.existing import last_run, standing
+from rtdetrv2_cli.media.again.journal import forget
 from rtdetrv2_cli.media.inputs import Input
-from rtdetrv2_cli.media.journal import forget
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.selection import Selection
 
 if TYPE_CHECKING:
+    from rtdetrv2_cli.media.again.resume import Progress
     from rtdetrv2_cli.media.encode import EncodeOptions
-    from rtdetrv2_cli.media.resume import Progress
 
 _OF_A_RUN = ("tool", "model", "models", "records", "conf")
 _WITHOUT_EFFECT = frozenset(
@@ -72,7 +72,7 @@ def take_up(
         options: How videos are encoded.
         drawn_from: Records that tell which frames are drawn, where the run itself writes none.
     """
-    from rtdetrv2_cli.media.resume import NewStartError  # 0.3 s: what writes videos
+    from rtdetrv2_cli.media.again.resume import NewStartError  # 0.3 s: what writes videos
 
     clear(plan)
     progress: dict[str, Progress] = {}
@@ -106,7 +106,11 @@ def _progress(
     options: "EncodeOptions",
     drawn_from: Sequence[Path],
 ) -> "Progress | None":
-    from rtdetrv2_cli.media.resume import NewStartError, progress_in_records, progress_in_video
+    from rtdetrv2_cli.media.again.resume import (
+        NewStartError,
+        progress_in_records,
+        progress_in_video,
+    )
 
     records = [file for path in plan.records if (file := standing(path)) is not None]
     if len(records) < len(plan.records):

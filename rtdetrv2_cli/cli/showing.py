@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.source import LiveSource
-from rtdetrv2_cli.media.view import View
+from rtdetrv2_cli.media.window.view import View
 from rtdetrv2_cli.stream import background
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def check_window() -> None:
         OutputError: no Tk, or no display; says what helps.
     """
     try:
-        from rtdetrv2_cli.media.window import check_display
+        from rtdetrv2_cli.media.window.window import check_display
     except ImportError as error:
         if (error.name or "") not in ("tkinter", "_tkinter"):
             raise
@@ -69,7 +69,7 @@ class Showing:
         style: "Style",
     ) -> None:
         from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
-        from rtdetrv2_cli.media.window import Look
+        from rtdetrv2_cli.media.window.window import Look
 
         def annotator(show_labels: bool) -> Annotator:
             return Annotator(
@@ -92,7 +92,7 @@ class Showing:
         Raises:
             OutputError: there is no window any more.
         """
-        from rtdetrv2_cli.media.window import show
+        from rtdetrv2_cli.media.window.window import show
 
         show(
             background(work),

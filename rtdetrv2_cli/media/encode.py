@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rtdetrv2_cli.errors import OutputError
-from rtdetrv2_cli.media.journal import Kept, mark_of
+from rtdetrv2_cli.media.again.journal import Kept, mark_of
 from rtdetrv2_cli.media.part import refused
 from rtdetrv2_cli.media.paths import CONTAINERS, MOVING_FORMATS, PICTURE_FORMATS
 from rtdetrv2_cli.media.sink import Annotate, Sink

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.media.address import is_streamed, streamed_name
 from rtdetrv2_cli.media.kinds import (
     NOT_MEDIA,
     Kind,
@@ -20,6 +19,7 @@ from rtdetrv2_cli.media.kinds import (
     kind_by_trying,
     kind_of_url,
 )
+from rtdetrv2_cli.media.live.address import is_streamed, streamed_name
 from rtdetrv2_cli.media.names import is_url, natural_key, public_name
 
 _log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from threading import Event
 from typing import Final, Literal
 
 from rtdetrv2_cli.media import images, video
-from rtdetrv2_cli.media.address import Address
-from rtdetrv2_cli.media.connection import Limits, is_endless
+from rtdetrv2_cli.media.live.address import Address
+from rtdetrv2_cli.media.live.connection import Limits, is_endless
 from rtdetrv2_cli.stream import StalledError, watch
 
 Kind = Literal["picture", "sequence", "video", "stream"]

@@ -19,14 +19,14 @@ from av.video.reformatter import ColorRange
 from PIL import Image
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.media.address import resolve
 from rtdetrv2_cli.media.colour import Colours
-from rtdetrv2_cli.media.connection import Limits, open_address
-from rtdetrv2_cli.media.connection import reason as why_lost
 from rtdetrv2_cli.media.hardware import Hardware, planar, used_device
 from rtdetrv2_cli.media.hdr_picture import light_of
 from rtdetrv2_cli.media.images import open_picture, positions, shown_for, told
 from rtdetrv2_cli.media.inputs import Input
+from rtdetrv2_cli.media.live.address import resolve
+from rtdetrv2_cli.media.live.connection import Limits, open_address
+from rtdetrv2_cli.media.live.connection import reason as why_lost
 from rtdetrv2_cli.media.names import is_url
 from rtdetrv2_cli.media.tone_map import Kind
 from rtdetrv2_cli.media.video import (

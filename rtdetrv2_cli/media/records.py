@@ -41,7 +41,7 @@ class JsonlSink(Sink):
         labels: Class names by class id.
         header: What the first line says of tool, model and options.
         summary: Counts that the pipeline keeps; read when the sink is closed.
-        kept: Records of an earlier run, written first; see `rtdetrv2_cli.media.existing`.
+        kept: Records of an earlier run, written first; see `rtdetrv2_cli.media.again.existing`.
 
     Raises:
         OutputError: The file cannot be written; nothing is left of it then.

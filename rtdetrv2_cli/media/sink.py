@@ -99,8 +99,8 @@ def open_sink(
     Raises:
         UsageError: The suffix is not known, or one file is to hold several inputs.
     """
+    from rtdetrv2_cli.media.again.existing import kept_records, kept_rows
     from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
-    from rtdetrv2_cli.media.existing import kept_records, kept_rows
     from rtdetrv2_cli.media.records import CSV_COLUMNS, CsvSink, JsonlSink, JsonSink
 
     header, summary = header or {}, summary or RunSummary()

@@ -14,7 +14,7 @@ from rtdetrv2_cli.media.hardware import NONE, Hardware
 from rtdetrv2_cli.media.images import WHITE, Colour, read_picture, read_sequence
 from rtdetrv2_cli.media.inputs import Input, list_inputs
 from rtdetrv2_cli.media.kinds import Kind
-from rtdetrv2_cli.media.live import LiveOptions, LiveStreams
+from rtdetrv2_cli.media.live.streams import LiveOptions, LiveStreams
 from rtdetrv2_cli.media.selection import Reached, Selection, select
 from rtdetrv2_cli.media.video import read_video
 from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent, StreamState

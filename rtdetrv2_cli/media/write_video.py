@@ -14,11 +14,11 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 
 from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.again.journal import WHOLE_PART, Journal, Kept, parameter_sets
 from rtdetrv2_cli.media.beside import Beside
 from rtdetrv2_cli.media.chapters import moved_chapters, write_chapters
 from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
 from rtdetrv2_cli.media.encoders import choose_encoder
-from rtdetrv2_cli.media.journal import WHOLE_PART, Journal, Kept, parameter_sets
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS

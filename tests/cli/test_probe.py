@@ -13,7 +13,7 @@ from PIL import Image
 
 from rtdetrv2_cli.cli import console, devices
 from rtdetrv2_cli.media import hardware
-from rtdetrv2_cli.media.cameras import Camera
+from rtdetrv2_cli.media.live.cameras import Camera
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 

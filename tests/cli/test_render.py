@@ -575,7 +575,7 @@ def test_torch_is_never_loaded(make_clip, make_picture, write, tmp_path):
 def test_a_stopped_run_leaves_a_video_that_plays(cli, make_clip, write, tmp_path, number, code):
     records = write_clip_records(write, make_clip("walk.mp4", frames=40), found())
     slow = (
-        "import sys, time\nfrom rtdetrv2_cli.media import replay\n"
+        "import sys, time\nfrom rtdetrv2_cli.media.replay import replay\n"
         "call = replay.Replay.__call__\n"
         "def slow(self, frames): time.sleep(0.1); return call(self, frames)\n"
         "replay.Replay.__call__ = slow\n"

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from rtdetrv2_cli.infer.detector import Detector
-from rtdetrv2_cli.media.journal import read_kept
-from rtdetrv2_cli.media.replay import Replay
+from rtdetrv2_cli.media.again.journal import read_kept
+from rtdetrv2_cli.media.replay.replay import Replay
 from rtdetrv2_cli.media.video import _Reader, read_video
 
 FRAMES = 90

@@ -116,7 +116,7 @@ def test_without_a_display_it_says_what_to_do(live, tmp_path, monkeypatch):
 
 def test_without_tk_it_names_the_package(live, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tkinter", None)
-    monkeypatch.delitem(sys.modules, "rtdetrv2_cli.media.window", raising=False)
+    monkeypatch.delitem(sys.modules, "rtdetrv2_cli.media.window.window", raising=False)
     outcome = live(CAMERA, "--show")
     assert outcome.code == 7
     assert "apt install python3-tk" in outcome.err

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rtdetrv2_cli.errors import InputError, RtDetrV2Error
 from rtdetrv2_cli.infer.detector import FrameDetector, detect
 from rtdetrv2_cli.media.images import read_picture
-from rtdetrv2_cli.media.read_records import (
+from rtdetrv2_cli.media.records import Record
+from rtdetrv2_cli.media.replay.read_records import (
     Entry,
     Found,
     check_schema,
@@ -25,7 +26,6 @@ from rtdetrv2_cli.media.read_records import (
     read_records,
     understood,
 )
-from rtdetrv2_cli.media.records import Record
 from rtdetrv2_cli.stream import prefetch
 from rtdetrv2_cli.train.data.dataset import Dataset, Sample
 from rtdetrv2_cli.types import Detections, Failure, Frame, Result

@@ -28,7 +28,7 @@ from live_servers import (
 from PIL import Image
 
 from rtdetrv2_cli.errors import InputError, StreamLostError, UsageError
-from rtdetrv2_cli.media.live import LiveOptions, LiveStreams
+from rtdetrv2_cli.media.live.streams import LiveOptions, LiveStreams
 from rtdetrv2_cli.media.source import Input, list_inputs, open_source
 from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent
 

@@ -15,9 +15,9 @@ from typing import Final, Literal
 
 from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.sink import Annotate
-from rtdetrv2_cli.media.snapshot import keep_picture
-from rtdetrv2_cli.media.tiles import Tile, dimmed, drawn, fit, plain, tiles
-from rtdetrv2_cli.media.view import Seen, View
+from rtdetrv2_cli.media.window.snapshot import keep_picture
+from rtdetrv2_cli.media.window.tiles import Tile, dimmed, drawn, fit, plain, tiles
+from rtdetrv2_cli.media.window.view import Seen, View
 from rtdetrv2_cli.stream import Background
 from rtdetrv2_cli.types import Image, Result, Size, StreamState
 

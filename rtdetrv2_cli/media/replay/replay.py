@@ -9,7 +9,7 @@ import numpy as np
 from rtdetrv2_cli.errors import InputError, RtDetrV2Error
 from rtdetrv2_cli.media.hardware import NONE, Hardware
 from rtdetrv2_cli.media.inputs import Input
-from rtdetrv2_cli.media.recorded import Recorded, RecordedFrame
+from rtdetrv2_cli.media.replay.recorded import Recorded, RecordedFrame
 from rtdetrv2_cli.media.selection import Reached, covering
 from rtdetrv2_cli.media.source import open_source
 from rtdetrv2_cli.types import Detections, Failure, Frame, Size, SourceEvent

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rtdetrv2_cli.media.live_clock import Pace, StreamClock
+from rtdetrv2_cli.media.live.clock import Pace, StreamClock
 
 
 def test_times_are_as_far_apart_as_the_camera_says():

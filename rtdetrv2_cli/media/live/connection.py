@@ -16,7 +16,7 @@ import av
 from av.container import InputContainer
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.media.address import Address
+from rtdetrv2_cli.media.live.address import Address
 from rtdetrv2_cli.media.names import redact, scheme
 from rtdetrv2_cli.media.video import demuxed, first_video, local_formats
 

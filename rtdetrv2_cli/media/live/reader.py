@@ -13,8 +13,10 @@ from typing import Final, assert_never
 import av
 
 from rtdetrv2_cli.errors import InputError, StreamLostError
-from rtdetrv2_cli.media.address import Address, resolve
-from rtdetrv2_cli.media.connection import (
+from rtdetrv2_cli.media.inputs import Input
+from rtdetrv2_cli.media.live.address import Address, resolve
+from rtdetrv2_cli.media.live.clock import StreamClock
+from rtdetrv2_cli.media.live.connection import (
     Broken,
     Limits,
     Opened,
@@ -23,10 +25,8 @@ from rtdetrv2_cli.media.connection import (
     describe,
     reason,
 )
-from rtdetrv2_cli.media.inputs import Input
-from rtdetrv2_cli.media.live_clock import StreamClock
-from rtdetrv2_cli.media.live_decoder import FLAWS, Decoder, Picture
-from rtdetrv2_cli.media.live_options import LiveOptions, Transport
+from rtdetrv2_cli.media.live.decoder import FLAWS, Decoder, Picture
+from rtdetrv2_cli.media.live.options import LiveOptions, Transport
 from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.media.video import Upright
 from rtdetrv2_cli.stream import StalledError, watch

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.again.journal import forget, journal_paths, mark_of, read_kept
 from rtdetrv2_cli.media.encode import EncodeOptions
-from rtdetrv2_cli.media.journal import forget, journal_paths, mark_of, read_kept
 from rtdetrv2_cli.media.write_video import VideoWriter
 from rtdetrv2_cli.types import Frame, Size, SourceInfo
 

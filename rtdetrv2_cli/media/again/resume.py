@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rtdetrv2_cli.errors import RtDetrV2Error
+from rtdetrv2_cli.media.again.existing import RecordedFrame, recorded_frames
+from rtdetrv2_cli.media.again.journal import Kept, journal_paths, mark_of, read_kept
 from rtdetrv2_cli.media.encode import DonePart, EncodeOptions
-from rtdetrv2_cli.media.existing import RecordedFrame, recorded_frames
 from rtdetrv2_cli.media.inputs import Input
-from rtdetrv2_cli.media.journal import Kept, journal_paths, mark_of, read_kept
 from rtdetrv2_cli.media.names import is_read_once
 from rtdetrv2_cli.media.selection import Reached, Selection
 from rtdetrv2_cli.media.video import read_video

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rtdetrv2_cli.media.inputs import list_inputs
-from rtdetrv2_cli.media.recorded import open_recorded
-from rtdetrv2_cli.media.replay import Choice, Replay
+from rtdetrv2_cli.media.replay.recorded import open_recorded
+from rtdetrv2_cli.media.replay.replay import Choice, Replay
 from rtdetrv2_cli.pipeline import run
 from rtdetrv2_cli.types import Detections, Failure
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from rtdetrv2_cli.errors import InputError, OutputError
 from rtdetrv2_cli.media.part import broken_off
-from rtdetrv2_cli.media.read_records import parse_line, read_records
 from rtdetrv2_cli.media.records import Record
+from rtdetrv2_cli.media.replay.read_records import parse_line, read_records
 
 _OF_A_SOURCE: Final = ("frame", "error", "event")
 _PART: Final = ".part"

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rtdetrv2_cli.errors import OutputError
-from rtdetrv2_cli.media.existing import (
+from rtdetrv2_cli.media.again.existing import (
     RecordedFrame,
     kept_records,
     kept_rows,

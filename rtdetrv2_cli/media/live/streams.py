@@ -11,8 +11,8 @@ from typing import Final
 
 from rtdetrv2_cli.errors import StreamLostError
 from rtdetrv2_cli.media.inputs import Input
-from rtdetrv2_cli.media.live_options import LiveOptions
-from rtdetrv2_cli.media.live_reader import Item, StreamReader
+from rtdetrv2_cli.media.live.options import LiveOptions
+from rtdetrv2_cli.media.live.reader import Item, StreamReader
 from rtdetrv2_cli.stream import Latest, Until, latest, merge
 from rtdetrv2_cli.types import Failure, Frame, StreamState
 

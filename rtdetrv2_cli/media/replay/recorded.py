@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from rtdetrv2_cli.errors import InputError, UsageError
-from rtdetrv2_cli.media.read_records import (
+from rtdetrv2_cli.media.records import Record
+from rtdetrv2_cli.media.replay.read_records import (
     Entry,
     Found,
     check_schema,
@@ -24,7 +25,6 @@ from rtdetrv2_cli.media.read_records import (
     read_records,
     understood,
 )
-from rtdetrv2_cli.media.records import Record
 from rtdetrv2_cli.types import Detections, Size
 
 _TOO_LITTLE: Final = (

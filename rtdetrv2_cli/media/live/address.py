@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rtdetrv2_cli.errors import InputError
-from rtdetrv2_cli.media.cameras import list_cameras
+from rtdetrv2_cli.media.live.cameras import list_cameras
 from rtdetrv2_cli.media.names import is_url, public_name, redact, scheme
 
 Origin = Literal["network", "device", "generator", "file"]

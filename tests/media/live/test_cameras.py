@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from rtdetrv2_cli.media.cameras import Camera, list_cameras
+from rtdetrv2_cli.media.live.cameras import Camera, list_cameras
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from typing import Final
 
 import av
 
-from rtdetrv2_cli.media.address import Address
-from rtdetrv2_cli.media.connection import Opened, Received
-from rtdetrv2_cli.media.live_clock import Pace
-from rtdetrv2_cli.media.live_options import LiveOptions
+from rtdetrv2_cli.media.live.address import Address
+from rtdetrv2_cli.media.live.clock import Pace
+from rtdetrv2_cli.media.live.connection import Opened, Received
+from rtdetrv2_cli.media.live.options import LiveOptions
 from rtdetrv2_cli.media.video import Upright
 from rtdetrv2_cli.types import StreamState
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_cli.errors import InputError, OutputError
-from rtdetrv2_cli.media.snapshot import keep_picture
-from rtdetrv2_cli.media.tiles import dimmed, drawn, fit, plain, tiles
-from rtdetrv2_cli.media.view import View
+from rtdetrv2_cli.media.window.snapshot import keep_picture
+from rtdetrv2_cli.media.window.tiles import dimmed, drawn, fit, plain, tiles
+from rtdetrv2_cli.media.window.view import View
 from rtdetrv2_cli.types import (
     Arrival,
     Detections,

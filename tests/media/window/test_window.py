@@ -12,7 +12,7 @@ from PIL import Image
 from screen import needs_screen, picture_of, press, screen
 
 from rtdetrv2_cli.errors import InputError, OutputError
-from rtdetrv2_cli.media.view import View
+from rtdetrv2_cli.media.window.view import View
 from rtdetrv2_cli.stream import background
 from rtdetrv2_cli.types import Detections, Failure, Frame, Result, Size, SourceInfo, StreamState
 
@@ -51,7 +51,7 @@ def display():
 def shown(display, monkeypatch, tmp_path):
     """Shows what a script writes while it plays, on a thread; gives what the script returned."""
     monkeypatch.setenv("DISPLAY", display)
-    from rtdetrv2_cli.media.window import Look, show
+    from rtdetrv2_cli.media.window.window import Look, show
 
     def run(script, names=("cam",), *, covers=False, floor=0.5):
         user = SimpleNamespace(
@@ -231,7 +231,7 @@ def test_an_error_of_the_run_is_raised(shown):
 
 def test_an_error_of_the_drawing_ends_the_run_and_is_raised(display, monkeypatch, tmp_path):
     monkeypatch.setenv("DISPLAY", display)
-    from rtdetrv2_cli.media.window import Look, show
+    from rtdetrv2_cli.media.window.window import Look, show
 
     def broken(image, found):
         raise ZeroDivisionError
@@ -266,7 +266,7 @@ def test_memory_stays_as_it_is_while_pictures_come(shown):
 
 
 def test_without_a_display_it_says_so(monkeypatch):
-    from rtdetrv2_cli.media.window import check_display
+    from rtdetrv2_cli.media.window.window import check_display
 
     for value in (None, ":987"):
         monkeypatch.delenv("DISPLAY", raising=False)

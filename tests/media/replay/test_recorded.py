@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rtdetrv2_cli.errors import InputError, UsageError
-from rtdetrv2_cli.media.recorded import open_recorded
 from rtdetrv2_cli.media.records import JsonlSink, JsonSink
+from rtdetrv2_cli.media.replay.recorded import open_recorded
 from rtdetrv2_cli.types import Detections, Frame, Result, RunSummary, Size, SourceInfo
 
 SIZE = Size(48, 64)

@@ -1,0 +1,1 @@
+"""Cameras and streams: read as they come, over all their connections."""

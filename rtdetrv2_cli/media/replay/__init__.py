@@ -1,0 +1,1 @@
+"""Saved records drawn on their media again."""
