@@ -34,9 +34,10 @@ def resize(image: Image, size: Size) -> Image:
     if not _RESIZES_QUICKLY:
         return stretch(image, size)
     writable = np.require(image, requirements=("C", "W"))  # what torch asks for
-    planes = torch.from_numpy(writable).permute(2, 0, 1).unsqueeze(0)
-    resized = F.interpolate(planes, tuple(size), mode="bilinear", antialias=True)
-    pixels: Image = resized[0].permute(1, 2, 0).numpy()
+    # A batch before it is permuted: only then torch sees channels-last, and answers in it.
+    picture = torch.from_numpy(writable).unsqueeze(0).permute(0, 3, 1, 2)
+    resized = F.interpolate(picture, tuple(size), mode="bilinear", antialias=True)
+    pixels: Image = resized.permute(0, 2, 3, 1).numpy()[0]
     return pixels
 
 
