@@ -10,6 +10,7 @@ import pytest
 from rtdetrv2_cli import open_sink, open_source, run
 from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media import video
+from rtdetrv2_cli.media.draw import Annotator
 from rtdetrv2_cli.media.part import PartFile
 from rtdetrv2_cli.media.records import JsonlSink
 from rtdetrv2_cli.media.write_video import VideoWriter
@@ -20,6 +21,7 @@ BREAKS = {
     "decode": (video.Upright, "size"),
     "convert": (video.Upright, "pixels"),
     "encode": (VideoWriter, "_encode"),
+    "draw": (VideoWriter, "planes"),
     "redraw": (VideoWriter, "_planes"),
     "record": (JsonlSink, "write"),
     "finish": (VideoWriter, "finish"),
@@ -91,8 +93,9 @@ def test_a_failing_stage_leaves_nothing_open(stage, number, clip, tmp_path, monk
         number = min(number, 1 + (stage == "name"))  # called once, and once for each file
     before, out = open_files(), tmp_path / "out"
     fail_at(monkeypatch, *BREAKS[stage], number)
+    draw = Annotator(["car"]) if stage == "draw" else annotate
     with pytest.raises(ZeroDivisionError):
-        run_on(clip, out, Detector())
+        run_on(clip, out, Detector(), draw)
     assert open_files() == before
     assert not list(out.glob("*.mp4.part"))
     monkeypatch.undo()

@@ -16,6 +16,7 @@ from typing import Final
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 
 from rtdetrv2_cli.bench.environment import available_cores
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
@@ -150,7 +151,7 @@ def _read(clip: Path) -> tuple[int, list[Frame]]:
 
 def make_clip(path: Path, frames: int, size: Size) -> None:
     """A moving test pattern with some noise, as H.264 at 25 frames a second."""
-    noise = f"size={size.width}x{size.height}:rate=25,noise=alls=8:allf=t"
+    noise = f"size={size.width}x{size.height}:rate=25,noise=alls=3:allf=t"
     source = f"testsrc2={noise},trim=end_frame={frames}"
     with av.open(source, format="lavfi") as pattern, av.open(str(path), "w") as output:
         video = output.add_stream("libx264", rate=25, options={"preset": "veryfast"})
@@ -158,6 +159,7 @@ def make_clip(path: Path, frames: int, size: Size) -> None:
         video.width, video.height, video.pix_fmt = size.width, size.height, "yuv420p"
         for index, frame in enumerate(pattern.decode(video=0)):
             planes = frame.reformat(format="yuv420p")
+            planes.pict_type = PictureType.NONE  # the pattern's are all key frames
             planes.pts, planes.time_base = index, Fraction(1, 25)
             output.mux(video.encode(planes))
         output.mux(video.encode(None))

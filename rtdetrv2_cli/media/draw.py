@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.anonymise import Cover, cover_boxes
+from rtdetrv2_cli.media.colour import Colours
+from rtdetrv2_cli.media.planes import Planes, Stamp
 from rtdetrv2_cli.types import Detections, Image, Size
 
 Outline = Literal["box", "corner", "round"]
@@ -32,6 +34,8 @@ _SMALLEST_TEXT: Final = 0.4
 """Scale of the font below which letters run into one another."""
 _BRIGHT: Final = 140
 """Luma from which black text is easier to read than white."""
+_DRAWN: Final = 128
+"""Of 255: how much of what lies below may show through a pixel of a label."""
 
 
 def _colours(hexes: Sequence[str]) -> sv.ColorPalette:
@@ -48,6 +52,11 @@ def _text_colour(text: str) -> str:
 
 _PALETTE: Final = _colours(COLOURS)
 _TEXT_PALETTE: Final = _colours([_text_colour(text) for text in COLOURS])
+
+
+def _rgb(class_id: int) -> tuple[int, int, int]:
+    return sv.Color.from_hex(COLOURS[class_id % len(COLOURS)]).as_rgb()
+
 
 _BoxDrawer = sv.BoxAnnotator | sv.BoxCornerAnnotator | sv.RoundBoxAnnotator
 
@@ -102,6 +111,29 @@ class Annotator:
             return drawn
         return self._outlined(drawn, detections, self._style)
 
+    @property
+    def draws_on_planes(self) -> bool:
+        """Whether `draw_on` can be used: plain boxes need no RGB."""
+        return self._style == "box"
+
+    def draw_on(self, planes: Planes, detections: Detections) -> None:
+        """Draws on the planes of a video's frame what it would draw on RGB."""
+        size = Size(*planes.luma.shape)
+        pens = _pens(size, self._line_width, "box")
+        boxes = _visible(detections.boxes[::-1], size)
+        class_ids = detections.class_ids[::-1].tolist()
+        for (x1, y1, x2, y2), class_id in zip(boxes.astype(int).tolist(), class_ids, strict=True):
+            planes.outline((x1, y1, x2, y2), pens.line, _rgb(class_id))
+        if not (self._show_labels and len(boxes)):
+            return
+        texts = self._texts(detections)[::-1]
+        places = pens.label_places(boxes, texts, size)[:, :2].astype(int).tolist()
+        for text, class_id, (x, y) in zip(texts, class_ids, places, strict=True):
+            right, down = pens.label_offset(text)
+            x, y = x + right, y + down
+            odd = y % 2 == 1, x % 2 == 1
+            planes.paste(_stamp(pens, text, class_id % len(COLOURS), planes.colours, odd), x, y)
+
     def _outlined(self, drawn: Image, detections: Detections, outline: Outline) -> Image:
         size = Size(*drawn.shape[:2])
         pens = _pens(size, self._line_width, outline)
@@ -125,10 +157,11 @@ class Annotator:
         return [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Pens:
     """supervision's annotators for one size of picture."""
 
+    line: int
     box: _BoxDrawer
     label: sv.LabelAnnotator
     scale: float
@@ -146,6 +179,31 @@ class _Pens:
         places[:, 1] = np.clip(boxes[:, 1], np.minimum(height, size.height - 1), size.height - 1)
         return places
 
+    def label_offset(self, text: str) -> tuple[int, int]:
+        """From a label's place to the top left corner of `label_picture`, x and y."""
+        _, height = cv2.getTextSize(text, _FONT, self.scale, self.thickness)[0]
+        return 0, -(height + 2 * self.padding)
+
+    def label_picture(self, text: str, class_id: int) -> tuple[Image, NDArray[np.bool_]]:
+        """A label on nothing: RGB, and which of its pixels are drawn."""
+        (width, height), baseline = cv2.getTextSize(text, _FONT, self.scale, self.thickness)
+        # A letter's tail may reach below the ground that it is written on.
+        shape = height + 2 * self.padding + baseline, width + 2 * self.padding + 1, 3
+        place = np.array([[0, -self.label_offset(text)[1], 1, shape[0]]], np.float32)
+        detections = sv.Detections(place, class_id=np.array([class_id]))
+        on_black, on_white = (
+            self.label.annotate(np.full(shape, level, np.uint8), detections, labels=[text])
+            for level in (0, 255)
+        )
+        return on_black, (on_white - on_black).max(axis=2) < _DRAWN
+
+
+@lru_cache(maxsize=512)
+def _stamp(
+    pens: _Pens, text: str, class_id: int, colours: Colours, odd: tuple[bool, bool]
+) -> Stamp:
+    return Stamp.of(*pens.label_picture(text, class_id), colours, odd)
+
 
 @lru_cache(maxsize=32)
 def _pens(size: Size, line_width: int | None, outline: Outline) -> _Pens:
@@ -161,7 +219,7 @@ def _pens(size: Size, line_width: int | None, outline: Outline) -> _Pens:
         text_thickness=thickness,
         text_padding=padding,
     )
-    return _Pens(_BOXES[outline](line), label, scale, thickness, padding)
+    return _Pens(line, _BOXES[outline](line), label, scale, thickness, padding)
 
 
 def _visible(boxes: NDArray[np.float32], size: Size) -> NDArray[np.float32]:

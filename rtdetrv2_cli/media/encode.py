@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.again.journal import Kept, mark_of
 from rtdetrv2_cli.media.part import refused
 from rtdetrv2_cli.media.paths import CONTAINERS, MOVING_FORMATS, PICTURE_FORMATS
-from rtdetrv2_cli.media.sink import Annotate, Sink
+from rtdetrv2_cli.media.planes import Planes
+from rtdetrv2_cli.media.sink import Annotate, PlaneAnnotate, Sink
 from rtdetrv2_cli.stream import clock
 from rtdetrv2_cli.types import Failure, Frame, Image, Result
 
@@ -51,6 +52,17 @@ class Writer(Protocol):
     def abort(self) -> None:
         """Leaves nothing behind."""
         ...
+
+
+@runtime_checkable
+class PlaneWriter(Writer, Protocol):
+    """One that takes planes as well."""
+
+    def planes(self, frame: Frame) -> Planes | None:
+        """A copy of a frame's planes to draw on; None where the file is not made of such."""
+        ...
+
+    def write_planes(self, frame: Frame, planes: Planes) -> None: ...
 
 
 class MediaSink(Sink):
@@ -107,9 +119,17 @@ class MediaSink(Sink):
                 mark=mark_of(self._run, frame.source.location),
                 part=self._parts.get(self._source),
             )
+        writer, annotate, found = self._writer, self._annotate, item.detections
+        if isinstance(annotate, PlaneAnnotate) and isinstance(writer, PlaneWriter):
+            with clock(self._seconds, "draw"):
+                planes = writer.planes(frame) if annotate.draws_on_planes else None
+                if planes is not None:
+                    annotate.draw_on(planes, found)
+            if planes is not None:
+                self._guarded(writer, lambda: writer.write_planes(frame, planes))
+                return
         with clock(self._seconds, "draw"):
-            image = self._annotate(frame.image, item.detections)
-        writer = self._writer
+            image = annotate(frame.image, found)
         self._guarded(writer, lambda: writer.write(frame, image))
 
     def hold(self, item: Result) -> None:

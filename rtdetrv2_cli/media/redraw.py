@@ -5,19 +5,17 @@ blocks that were drawn on are converted; every other one stays as it was decoded
 """
 
 from math import gcd
-from typing import Final, cast
+from typing import Final
 
 import av
 import cv2
 import numpy as np
-from av.buffer import Buffer
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.media.colour import Colours, is_limited, luma_weights
-from rtdetrv2_cli.media.tone_map import Light
+from rtdetrv2_cli.media.colour import Colours
+from rtdetrv2_cli.media.planes import Planes, rgb_to_yuv, suits
 from rtdetrv2_cli.types import Image
 
-_FORMAT: Final = "yuv420p"
 _WIDEST: Final = 8
 """Pixels of a block's row: as many bytes of RGB as three machine words."""
 _MOST: Final = 1 / 4
@@ -37,7 +35,7 @@ def redrawn(decoded: object, image: Image, drawn: Image, colours: Colours) -> av
         A new frame; None where the planes are not what is wanted, 8-bit 4:2:0, limited range, of
         even size, in these colours, or where so much differs that there is nothing to gain.
     """
-    if not (isinstance(decoded, av.VideoFrame) and _suits(decoded, colours)):
+    if not suits(decoded, colours):
         return None
     height, width = image.shape[:2]
     across = gcd(width, _WIDEST)
@@ -45,30 +43,11 @@ def redrawn(decoded: object, image: Image, drawn: Image, colours: Colours) -> av
     places = np.flatnonzero(_any_word(before != after))
     if len(places) > _MOST * (height // 2) * (width // across):
         return None
-    frame = av.VideoFrame(decoded.width, decoded.height, _FORMAT)
-    planes = [_plane(frame, i) for i in range(3)]
-    for index, plane in enumerate(planes):
-        plane[:] = _plane(decoded, index)
+    copy = Planes(decoded, colours)
     down, right = np.divmod(places, width // across)
+    planes = [copy.luma, copy.blue, copy.red]
     _put(planes, after[down, :, right], (down, right), colours)
-    colours.tag(frame)
-    return frame
-
-
-def _suits(frame: av.VideoFrame, colours: Colours) -> bool:
-    return (
-        frame.format.name == _FORMAT
-        and is_limited(frame)
-        and frame.width % 2 == frame.height % 2 == 0
-        and Light.of(frame) is None
-        and Colours.of(frame, frame.height).matrix == colours.matrix
-    )
-
-
-def _plane(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
-    plane = frame.planes[index]
-    rows = np.frombuffer(memoryview(cast(Buffer, plane)), np.uint8)
-    return rows.reshape(plane.height, plane.line_size)[:, : plane.width]
+    return copy.frame
 
 
 def _words(image: Image, across: int) -> NDArray[np.unsignedinteger]:
@@ -89,7 +68,7 @@ def _put(
         return
     down, right = places
     word, across = rgb.dtype, rgb.dtype.itemsize
-    yuv = cv2.transform(rgb.view(np.uint8).reshape(-1, across, 3), _matrix(colours))
+    yuv = cv2.transform(rgb.view(np.uint8).reshape(-1, across, 3), rgb_to_yuv(colours))
     luma = planes[0].view(word)
     values = np.ascontiguousarray(yuv[..., 0]).view(word).reshape(-1, 2)
     luma.reshape(len(luma) // 2, 2, -1)[down, :, right] = values
@@ -104,12 +83,3 @@ def _any_word(differs: NDArray[np.bool_]) -> NDArray[np.bool_]:
     columns = differs[:, 0] | differs[:, 1]
     changed: NDArray[np.bool_] = columns[..., 0] | columns[..., 1] | columns[..., 2]
     return changed
-
-
-def _matrix(colours: Colours) -> NDArray[np.float64]:
-    """[3, 4]: limited-range Y, Cb and Cr of red, green, blue in 0..255 and 1."""
-    luma = np.array(luma_weights(colours.matrix))
-    blue, red = (
-        (np.eye(3)[channel] - luma) / (2 * (1 - luma[channel])) * 224 / 255 for channel in (2, 0)
-    )
-    return np.column_stack([[luma * 219 / 255, blue, red], [16, 128, 128]])

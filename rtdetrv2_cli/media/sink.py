@@ -2,10 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self, runtime_checkable
 
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.inputs import Input
@@ -14,11 +14,29 @@ from rtdetrv2_cli.types import Detections, Failure, Image, Result, RunSummary, S
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.planes import Planes
 
 __all__ = ["Annotate", "Sink", "open_sink", "output_paths"]
 
-Annotate = Callable[[Image, Detections], Image]
-"""Draws detections: a new RGB picture, the given one untouched."""
+
+class Annotate(Protocol):
+    """Draws detections."""
+
+    def __call__(self, image: Image, detections: Detections, /) -> Image:
+        """A new RGB picture, the given one untouched."""
+        ...
+
+
+@runtime_checkable
+class PlaneAnnotate(Annotate, Protocol):
+    """One that may draw on the planes of a video's frame instead."""
+
+    @property
+    def draws_on_planes(self) -> bool: ...
+
+    def draw_on(self, planes: "Planes", detections: Detections) -> None:
+        """Draws detections on them."""
+        ...
 
 
 class Sink(Protocol):

@@ -22,6 +22,7 @@ from rtdetrv2_cli.media.encoders import choose_encoder
 from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
+from rtdetrv2_cli.media.planes import Planes, suits
 from rtdetrv2_cli.media.redraw import redrawn
 from rtdetrv2_cli.media.sound import Sound
 from rtdetrv2_cli.media.subtitles import Subtitles
@@ -166,13 +167,25 @@ class VideoWriter:
             shift_seconds=float(self._shift * self._time_base),
         )
 
+    def planes(self, frame: Frame) -> Planes | None:
+        """A copy of the planes that a frame was decoded to, where they are of the file's kind."""
+        if frame.size == self._first.size and suits(frame.decoded, self._colours):
+            return Planes(frame.decoded, self._colours)
+        return None
+
+    def write_planes(self, frame: Frame, planes: Planes) -> None:
+        """As `write`, of what was drawn on `planes`."""
+        self._write(frame, planes.frame)
+
     def write(self, frame: Frame, image: Image) -> None:
         """Encodes one frame, and writes sound and subtitles up to it."""
+        self._write(frame, self._planes(frame, image))
+
+    def _write(self, frame: Frame, planes: av.VideoFrame) -> None:
         if self._refusal:
             self._warn(f"the sound is {self._way}, because of {self._format}: {self._refusal}")
         for note in self._notes:
             self._warn(note)
-        planes = self._planes(frame, image)
         planes.pts = self._time(frame)
         planes.time_base = self._time_base
         # Without one, containers end with the beginning of the last frame, and players drop it.
@@ -191,7 +204,13 @@ class VideoWriter:
         return kept.times_from(self._first.pts or 0, self._time_base)
 
     def finish(self) -> None:
-        """Writes what the encoder holds back and the rest of the others, and names the file."""
+        """Writes what the encoder holds back and the rest of the others, and names the file.
+
+        Where no frame was written there is no file.
+        """
+        if self._last_pts < 0:
+            self.abort()
+            return
         self._encoding.close()
         with refused(self._file.path):
             if not self._flushed:
