@@ -78,6 +78,9 @@ app.add_typer(bench.app, name="bench")
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command line and exits with its code."""
+    # Before torch is loaded. Threads that wait for one another in a loop take the cores from
+    # decoding and encoding; beside other programs a network is several times slower then.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     console.set_up()
     try:
         app(arguments, prog_name="rtdetrv2")

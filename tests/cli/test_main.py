@@ -79,6 +79,29 @@ def test_a_failed_run_says_so_in_its_report(failing, tmp_path):
     assert json.loads((tmp_path / "detections/run.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.parametrize(("set_by_user", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_the_network_s_threads_sleep_while_they_wait(set_by_user, policy, tmp_path):
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    if set_by_user:
+        environment["OMP_WAIT_POLICY"] = set_by_user
+    code = (
+        "import os, sys\n"
+        "from rtdetrv2_cli.cli.main import main\n"
+        "assert 'torch' not in sys.modules\n"
+        "try:\n    main(['--version'])\n"
+        "except SystemExit:\n    print(os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split()[-1] == policy
+
+
 def test_a_keyboard_interrupt_outside_of_a_run_is_130(cli, make_picture, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
