@@ -106,12 +106,26 @@ def run(
             stack.callback(source.stop)  # before the sinks: they need the processor now
         stack.enter_context(closing(counted))
         for item in counted:
-            with clock(seconds, "write"):
-                for sink in sinks:
-                    _write(item, sink)
-            if on_item is not None and not _is_held(item):
-                on_item(item)
+            for each in _with_befallen(item, sinks):
+                with clock(seconds, "write"):
+                    for sink in sinks:
+                        _write(each, sink)
+                if on_item is not None and not _is_held(each):
+                    on_item(each)
+    for event in _befallen(sinks):  # while they were closed
+        if on_item is not None:
+            on_item(event)
     return summary
+
+
+def _with_befallen(item: Item, sinks: Sequence[Sink]) -> Iterator[Item]:
+    """An item, and what has befallen the sinks once it is written."""
+    yield item
+    yield from _befallen(sinks)
+
+
+def _befallen(sinks: Sequence[Sink]) -> list[SourceEvent]:
+    return [event for sink in sinks for event in sink.events()]
 
 
 def _add_decoding(source: LiveSource, seconds: dict[str, float]) -> None:

@@ -244,6 +244,44 @@ def _take(
         ended.append(end)
 
 
+class Slot(Generic[T]):
+    """A place for one item on its way to a slower thread: who puts never waits, the newest wins."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._item: T | None = None
+        self._is_closed = False
+        self.dropped = 0
+        """How many items gave way to newer ones."""
+
+    def put(self, item: T) -> None:
+        """Takes the place of what was not taken."""
+        with self._changed:
+            self.dropped += self._item is not None
+            self._item = item
+            self._changed.notify()
+
+    def take(self) -> T | None:
+        """The item; None where none comes within a moment."""
+        with self._changed:
+            if self._item is None and not self._is_closed:
+                self._changed.wait(_POLL_SECONDS)
+            item, self._item = self._item, None
+        return item
+
+    def close(self) -> None:
+        """No more items will be put."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is no item and will be none."""
+        with self._changed:
+            return self._is_closed and self._item is None
+
+
 class StalledError(Exception):
     """A step took longer than it may."""
 

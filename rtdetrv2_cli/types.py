@@ -171,7 +171,8 @@ class SourceEvent:
     """The source's name, as in `SourceInfo.name`."""
     event: str
     """Short machine-readable name: `truncated`, `size_changed`, or, of live streams, `connected`,
-    `reconnected`, `unreachable`, `stalled`, `lost`, `ended` or `gave_up`."""
+    `reconnected`, `unreachable`, `stalled`, `lost`, `ended` or `gave_up`; of what is sent on,
+    `output_connected`, `output_lost` or `output_gave_up`."""
     message: str
     stream: int = 0
     wall: float | None = None
@@ -199,6 +200,23 @@ class StreamState:
 
 
 @dataclass(slots=True)
+class OutputState:
+    """How sending a stream on fares; whoever sends writes here, whoever looks sees it change."""
+
+    source: str
+    """The stream's name, as in `SourceInfo.name`."""
+    target: str
+    """Where it is sent, without credentials."""
+    state: str = "opening"
+    """`opening`, `sending`, `waiting` to try again, `ended`, or `lost` for good."""
+    sent: int = 0
+    """Frames."""
+    dropped: int = 0
+    """Frames not sent, because a newer one was there, or no connection."""
+    connections: int = 0
+
+
+@dataclass(slots=True)
 class RunSummary:
     """What a run has done so far; the pipeline counts, sinks and the command line read."""
 
@@ -211,3 +229,5 @@ class RunSummary:
     seconds: float = 0.0
     streams: list[StreamState] = field(default_factory=list)
     """Of a live source."""
+    outputs: list[OutputState] = field(default_factory=list)
+    """Of streams that are sent on."""

@@ -1,5 +1,6 @@
 """Servers of streams for tests: each is ready when its function returns, and gone at its end."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PATIENCE = 60
@@ -77,6 +79,36 @@ def rtsp_server(port: int, *options: object) -> Iterator[str]:
         process.wait()
         process.stdin.close()
         process.stdout.close()
+
+
+def numbered(number: int, height: int = 240, width: int = 320) -> np.ndarray:
+    """A picture with a number that `frame_number` reads, grey below it."""
+    picture = np.full((height, width, 3), 128, np.uint8)
+    block = width // BITS
+    for bit in range(BITS):
+        picture[: height // 2, bit * block : (bit + 1) * block] = 255 * (number >> bit & 1)
+    return picture
+
+
+@contextmanager
+def rtmp_listener(file: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """FFmpeg takes one stream and keeps it in a file; gives where to send it, and its process."""
+    port = free_port()
+    url = f"rtmp://127.0.0.1:{port}/live/key"
+    with ffmpeg("-listen", 1, "-i", url, "-c", "copy", "-f", "flv", "-y", file) as process:
+        wait_for(lambda: _is_taken(port))
+        yield url, process
+
+
+def _is_taken(port: int) -> bool:
+    """Whether somebody listens; a connection would be the one that the listener takes."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 @contextmanager
@@ -163,6 +195,7 @@ def ffmpeg(*arguments: object) -> Iterator[subprocess.Popen]:
         process.wait()
 
 
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is missing")
 needs_gstreamer = pytest.mark.skipif(
     sys.platform != "linux" or not has_gstreamer(), reason="GStreamer's RTSP server is missing"
 )

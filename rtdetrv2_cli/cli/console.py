@@ -26,7 +26,7 @@ _REFRESH_SECONDS = 0.1
 _SHOWN = 3
 """Names in a message."""
 
-_GOOD_NEWS = ("connected", "reconnected", "size_changed", "ended")
+_GOOD_NEWS = ("connected", "reconnected", "size_changed", "ended", "output_connected")
 """What befalls live streams and is no reason to warn."""
 
 _STYLES = {"error": "bold red", "warning": "yellow"}
@@ -173,6 +173,7 @@ def progress(
             log.error("%s: %s", item.name, item.error)
         elif isinstance(item, SourceEvent) and item.wall is not None and item.event != "gave_up":
             level = logging.INFO if item.event in _GOOD_NEWS else logging.WARNING
+            level = logging.ERROR if item.event == "output_gave_up" else level
             log.log(level, "%s: %s: %s", item.name, item.event.replace("_", " "), item.message)
         if not shown or (now := monotonic()) - shown_at < _REFRESH_SECONDS:
             return

@@ -171,7 +171,7 @@ def detect(
         report,
         source,
         detector,
-        job.open_sinks(report, detector.labels, annotate, encode),
+        job.open_sinks(report, detector.labels, annotate, encode, streaming),
         max_errors=1 if fail_fast else max_errors,
         shows_progress=shown,
     )

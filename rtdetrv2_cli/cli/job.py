@@ -18,7 +18,10 @@ from rtdetrv2_cli.media.again.existing import standing
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
 from rtdetrv2_cli.media.encoders import choose_encoder
 from rtdetrv2_cli.media.live.encode import LiveMediaSink
+from rtdetrv2_cli.media.live.options import LiveOptions
 from rtdetrv2_cli.media.paths import CONTAINERS
+from rtdetrv2_cli.media.publish.outlet import choose_live_encoder
+from rtdetrv2_cli.media.publish.sink import PublishSink
 from rtdetrv2_cli.media.selection import Reached, Selection
 from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
 from rtdetrv2_cli.media.source import Source
@@ -45,7 +48,7 @@ def show(plan: Plan, model: str, *, as_json: bool) -> None:
             {
                 "source": item.name,
                 "kind": item.kind,
-                "output": plan.media.get(item.name),
+                "output": _written(plan, item.name) or None,
                 "skipped": item.name in plan.skipped,
             }
             for item in plan.inputs
@@ -62,7 +65,14 @@ def show(plan: Plan, model: str, *, as_json: bool) -> None:
 
 def _outcome(plan: Plan, name: str) -> str:
     """Where an input goes."""
-    return "skipped" if name in plan.skipped else str(plan.media.get(name, ""))
+    return "skipped" if name in plan.skipped else _written(plan, name)
+
+
+def _written(plan: Plan, name: str) -> str:
+    """The file of an input, or where it is sent."""
+    if name in plan.published:
+        return plan.published[name].name
+    return str(plan.media.get(name, ""))
 
 
 def nothing_to_do(plan: Plan, *, as_json: bool) -> None:
@@ -76,16 +86,20 @@ def nothing_to_do(plan: Plan, *, as_json: bool) -> None:
 
 
 def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
-    """Makes sure that videos can be written before anything heavy is loaded.
+    """Makes sure that videos can be written or sent before anything heavy is loaded.
 
     Raises:
-        OutputError: no encoder for them.
+        OutputError: no encoder for them, or no server.
         UsageError: it has no such quality.
     """
     suffixes = {path.suffix.lower() for path in plan.media.values()}
     for container in sorted(CONTAINERS[suffix] for suffix in suffixes if suffix in CONTAINERS):
         encoder = choose_encoder(container, encode.vcodec)
         encoder.settings(encode.crf, encode.preset)
+    if plan.published:
+        choose_live_encoder(encode)
+    for target in plan.published.values():
+        target.check()
 
 
 def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> Report:
@@ -116,7 +130,7 @@ def open_annotator(
     style: "Style",
 ) -> Annotate | None:
     """What draws, if anything is drawn."""
-    if not (plan.media or plan.is_shown):
+    if not plan.draws:
         return None
     from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
 
@@ -145,9 +159,13 @@ def take_up(
 
 
 def open_sinks(
-    report: Report, labels: Sequence[str], annotate: Annotate | None, encode: EncodeOptions
+    report: Report,
+    labels: Sequence[str],
+    annotate: Annotate | None,
+    encode: EncodeOptions,
+    live: LiveOptions | None = None,
 ) -> list[Sink]:
-    """Everything that the plan wants written, records first.
+    """Everything that the plan wants written or sent, records first.
 
     A frame that is in a video is so in every file of records, whenever the run is killed.
     """
@@ -166,6 +184,10 @@ def open_sinks(
     ]
     if annotate is not None and plan.media:
         sinks.append(_media_sink(report, annotate, encode))
+    if annotate is not None and plan.published:
+        sending = PublishSink(plan.published, annotate, encode, live)
+        report.summary.outputs = sending.states
+        sinks.append(sending)
     return sinks
 
 

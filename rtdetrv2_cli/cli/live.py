@@ -71,6 +71,8 @@ def live(
     rtdetrv2 live 0 rtsp://camera/stream --serve 8000 : look at http://127.0.0.1:8000
 
     rtdetrv2 live rtsp://a/1 rtsp://b/1 --no-media -o yard : two cameras, records only
+
+    rtdetrv2 live rtsp://a/1 -o rtmp://server/live/cam : sent on, with what was found drawn in
     """
     from rtdetrv2_cli.cli import job, showing, usage, weights
     from rtdetrv2_cli.cli import plan as planning
@@ -144,7 +146,7 @@ def live(
         style=style,
     )
     report = job.open_report(plan, detector, context.params)
-    sinks = job.open_sinks(report, detector.labels, annotate, encode)
+    sinks = job.open_sinks(report, detector.labels, annotate, encode, streaming)
     if view is not None and annotate is not None:
         sinks.append(view.sink(detector.labels, annotate, report.summary))
     source = open_source(plan.inputs, live=streaming)

@@ -346,9 +346,10 @@ Output = Annotated[
     Option(
         "-o",
         "--output",
-        metavar="FOLDER|FILE|-",
+        metavar="FOLDER|FILE|URL|-",
         help="A folder; with a suffix the one file that one input gives, media or records "
-        "(out.mp4, out.csv); '-' is JSON lines on standard output.",
+        "(out.mp4, out.csv); rtsp://... or rtmp://... to send streams to a server; '-' is JSON "
+        "lines on standard output.",
         rich_help_panel=_OUTPUT,
     ),
 ]

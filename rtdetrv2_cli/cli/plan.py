@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rtdetrv2_cli.errors import InputError, OutputError, UsageError
 from rtdetrv2_cli.media.again.existing import recorded_sources, standing
 from rtdetrv2_cli.media.again.journal import journal_paths
+from rtdetrv2_cli.media.names import is_url
 from rtdetrv2_cli.media.part import broken_off
 from rtdetrv2_cli.media.paths import (
     CONTAINERS,
@@ -19,6 +20,7 @@ from rtdetrv2_cli.media.paths import (
     PICTURE_FORMATS,
     output_paths,
 )
+from rtdetrv2_cli.media.publish.target import Target, choose_targets
 from rtdetrv2_cli.media.source import Input
 
 if TYPE_CHECKING:
@@ -51,6 +53,8 @@ class Plan:
     """Input name to what is done of a video that goes on."""
     is_shown: bool = False
     """Whether somebody may look while it runs."""
+    published: Mapping[str, Target] = field(default_factory=dict)
+    """Input name to where a stream is sent; then nothing else is written."""
 
     @property
     def todo(self) -> list[Input]:
@@ -86,6 +90,11 @@ class Plan:
         return self.run_file.parent if self.run_file else next(iter(self.files), None)
 
     @property
+    def draws(self) -> bool:
+        """Whether anything is drawn on."""
+        return bool(self.media or self.published) or self.is_shown
+
+    @property
     def is_live(self) -> bool:
         """Whether cameras or streams are read, and no files."""
         return any(item.kind == "stream" for item in self.inputs)
@@ -93,7 +102,8 @@ class Plan:
     @property
     def makes_video(self) -> bool:
         """Whether any output is a video."""
-        return any(path.suffix.lower() in CONTAINERS for path in self.media.values())
+        files = any(path.suffix.lower() in CONTAINERS for path in self.media.values())
+        return files or bool(self.published)
 
     @property
     def makes_pictures(self) -> bool:
@@ -156,7 +166,8 @@ def plan_run(
 
     Args:
         inputs: At least one.
-        output: A folder; a file name with a suffix, for one input; or `-`.
+        output: A folder; a file name with a suffix, for one input; an address to send streams to;
+            or `-`.
         media: Whether a folder gets annotated pictures and videos.
         records: The record files that a folder gets.
         image_format: Of pictures in a folder; None keeps the source's.
@@ -169,6 +180,8 @@ def plan_run(
     path = Path(output)
     if output == STDOUT:
         plan = Plan(tuple(inputs), stdout=True)
+    elif is_url(output):
+        plan = Plan(tuple(inputs), published=choose_targets(output, inputs))
     elif path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
         plan = _one_file(inputs, path)
     else:
@@ -180,7 +193,7 @@ def plan_run(
         )
         if not (plan.media or plan.records or is_shown):
             raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
-    if only_media and not plan.media:
+    if only_media and not (plan.media or plan.published):
         raise UsageError(
             f"{output} is for records, and this writes pictures and videos: "
             "name a folder, or a file such as out.mp4"

@@ -18,6 +18,7 @@ from rtdetrv2_cli.errors import OutputError, StreamLostError
 from rtdetrv2_cli.media.live.av_options import public_options
 from rtdetrv2_cli.media.names import is_url, public_name, redact
 from rtdetrv2_cli.media.part import TextOutput
+from rtdetrv2_cli.media.publish.target import public_target
 from rtdetrv2_cli.pipeline import Profile
 from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
@@ -29,8 +30,8 @@ _ONLY_SHOWN = (
 """Options that change what is shown, and to whom, not what is found."""
 _MOST_EVENTS = 1000
 """The last ones of a run that lasts for weeks; the records have them all."""
-_LOST = 6
-"""Exit code."""
+_LOST, _NOT_SENT = 6, 7
+"""Exit codes."""
 
 
 class Report:
@@ -124,6 +125,8 @@ class Report:
         summary = self.summary
         if stop.is_set():
             return stop.exit_code
+        if any(each.state == "lost" for each in summary.outputs):
+            return _NOT_SENT
         if not summary.failed:
             return 0
         if self._is_lost:
@@ -163,6 +166,7 @@ class Report:
             },
             "limited_by": self.limit,
             **({"streams": [asdict(each) for each in summary.streams]} if summary.streams else {}),
+            **({"outputs": [asdict(each) for each in summary.outputs]} if summary.outputs else {}),
             "errors": self._errors,
             "events": list(self._events),
             "unfinished": sorted(self._unfinished),
@@ -218,10 +222,18 @@ class Report:
         state = "" if self.status == "complete" else f"{self.status}: "
         failed = f", {counts.failed} failed" if counts.failed else ""
         skipped = f", {counts.skipped} skipped" if counts.skipped else ""
-        place = f" -> {self.plan.place}" if self.plan.place else ""
+        place = f" -> {self.plan.place}" if self.plan.place else self._sent()
         found = f"{counted(counts.detections, 'object')} in {counted(counts.frames, 'frame')}"
         of = f"of {inputs}{failed}{skipped}"
         return f"{state}{found} {of}, {counts.seconds:.1f} s{place}"
+
+    def _sent(self) -> str:
+        outputs = self.summary.outputs
+        if not outputs:
+            return ""
+        sent, dropped = sum(each.sent for each in outputs), sum(each.dropped for each in outputs)
+        more = f" and {len(outputs) - 1} more" if len(outputs) > 1 else ""
+        return f" -> {outputs[0].target}{more}: {sent:,} sent, {dropped:,} dropped"
 
     @property
     def _is_complete(self) -> bool:
@@ -250,6 +262,8 @@ def _public(options: Mapping[str, Any]) -> dict[str, object]:
         return [shown(item) for item in value] if isinstance(value, list) else value
 
     told = {**options}
+    if is_url(output := told.get("output") or ""):
+        told["output"] = public_target(output)
     if given := told.get("av_option"):
         told["av_option"] = public_options(given)
     return {name: shown(told[name]) for name in sorted(told) if name not in _ONLY_SHOWN}

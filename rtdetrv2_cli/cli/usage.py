@@ -86,12 +86,12 @@ _RULES = (
     ),
     _Rule(
         ("labels", "hide_conf", "line_width", "style"),
-        lambda plan, _: bool(plan.media) or plan.is_shown,
+        lambda plan, _: plan.draws,
         "this run writes no pictures and no videos to draw on",
     ),
     _Rule(
         ("no_jsonl", "no_media", "overwrite"),
-        lambda plan, _: bool(plan.files) or plan.stdout or not plan.is_shown,
+        lambda plan, _: bool(plan.files or plan.published) or plan.stdout or not plan.is_shown,
         "nothing is written while it is only shown: name an --output",
     ),
     _Rule(
@@ -101,8 +101,13 @@ _RULES = (
     ),
     _Rule(
         ("no_media",),
-        lambda plan, _: not plan.media,
+        lambda plan, _: not (plan.media or plan.published),
         "--output names a picture or a video",
+    ),
+    _Rule(
+        ("overwrite", "skip_existing"),
+        lambda plan, _: not plan.published,
+        "an address replaces nothing",
     ),
     _Rule(
         ("overwrite", "skip_existing", "resume"),

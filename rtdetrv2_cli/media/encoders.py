@@ -45,6 +45,8 @@ class Encoder:
     """The highest number that it, or what it is counted as, has for a quality."""
     pixel_format: str = "yuv420p"
     """8-bit 4:2:0 as it takes it."""
+    at_once: Mapping[str, str] = field(default_factory=dict)
+    """What makes it give each frame before it gets the next, keyframes where they are asked for."""
     needs: str = ""
     """The hardware without which it is only listed."""
 
@@ -147,23 +149,36 @@ _INTEL: Final = "an Intel GPU and its driver"
 _AMD: Final = "an AMD GPU and its driver"
 _APPLE: Final = "an Apple computer"
 
+_X26X_AT_ONCE: Final = {"tune": "zerolatency", "forced-idr": "1"}
+_NVENC_AT_ONCE: Final = {"zerolatency": "1", "delay": "0", "forced-idr": "1"}
+_QSV_AT_ONCE: Final = {"async_depth": "1", "forced_idr": "1"}
+_APPLE_AT_ONCE: Final = {"realtime": "1"}
+
 ENCODERS: Final[dict[str, tuple[Encoder, ...]]] = {
-    "h264": (Encoder("libx264", _x26x),),
-    "hevc": (Encoder("libx265", _x26x, {"x265-params": "log-level=error"}),),
+    "h264": (Encoder("libx264", _x26x, at_once=_X26X_AT_ONCE),),
+    "hevc": (Encoder("libx265", _x26x, {"x265-params": "log-level=error"}, at_once=_X26X_AT_ONCE),),
     "vp9": (Encoder("libvpx-vp9", _vpx, worst=63),),
     "av1": (Encoder("libsvtav1", _svt, worst=63), Encoder("libaom-av1", _aom, worst=63)),
-    "h264_nvenc": (Encoder("h264_nvenc", _nvenc, needs=_NVIDIA),),
-    "hevc_nvenc": (Encoder("hevc_nvenc", _nvenc, needs=_NVIDIA),),
+    "h264_nvenc": (Encoder("h264_nvenc", _nvenc, needs=_NVIDIA, at_once=_NVENC_AT_ONCE),),
+    "hevc_nvenc": (Encoder("hevc_nvenc", _nvenc, needs=_NVIDIA, at_once=_NVENC_AT_ONCE),),
     "av1_nvenc": (Encoder("av1_nvenc", _nvenc, needs=_NVIDIA, worst=63),),
-    "h264_qsv": (Encoder("h264_qsv", _qsv, needs=_INTEL, pixel_format="nv12"),),
-    "hevc_qsv": (Encoder("hevc_qsv", _qsv, needs=_INTEL, pixel_format="nv12"),),
+    "h264_qsv": (
+        Encoder("h264_qsv", _qsv, needs=_INTEL, pixel_format="nv12", at_once=_QSV_AT_ONCE),
+    ),
+    "hevc_qsv": (
+        Encoder("hevc_qsv", _qsv, needs=_INTEL, pixel_format="nv12", at_once=_QSV_AT_ONCE),
+    ),
     "av1_qsv": (Encoder("av1_qsv", _qsv, needs=_INTEL, pixel_format="nv12"),),
     "vp9_qsv": (Encoder("vp9_qsv", _qsv, needs=_INTEL, pixel_format="nv12"),),
     "h264_amf": (Encoder("h264_amf", _amf("h264", 1), needs=_AMD),),
     "hevc_amf": (Encoder("hevc_amf", _amf("hevc", 1), needs=_AMD),),
     "av1_amf": (Encoder("av1_amf", _amf("av1", 4), needs=_AMD, worst=63),),
-    "h264_videotoolbox": (Encoder("h264_videotoolbox", _videotoolbox, needs=_APPLE),),
-    "hevc_videotoolbox": (Encoder("hevc_videotoolbox", _videotoolbox, needs=_APPLE),),
+    "h264_videotoolbox": (
+        Encoder("h264_videotoolbox", _videotoolbox, needs=_APPLE, at_once=_APPLE_AT_ONCE),
+    ),
+    "hevc_videotoolbox": (
+        Encoder("hevc_videotoolbox", _videotoolbox, needs=_APPLE, at_once=_APPLE_AT_ONCE),
+    ),
 }
 """Codec, or hardware's encoder of one -> encoders, the preferred one first."""
 

@@ -271,7 +271,7 @@ def _event(event: SourceEvent) -> Record:
 
 def _totals(summary: RunSummary) -> Record:
     totals = {**asdict(summary), "seconds": round(summary.seconds, 3)}
-    return totals if summary.streams else {k: v for k, v in totals.items() if k != "streams"}
+    return {k: v for k, v in totals.items() if v or k not in ("streams", "outputs")}
 
 
 def _seconds(item: Result) -> float:

@@ -66,6 +66,13 @@ class Sink(Protocol):
         """
         return
 
+    def events(self) -> Sequence[SourceEvent]:
+        """What has befallen what it writes to since it was asked last; most sinks know of nothing.
+
+        The pipeline asks after each item, and notes it in every sink.
+        """
+        return ()
+
     def close(self) -> None:
         """Completes what is open, under its final name; a second call does nothing.
 

@@ -112,7 +112,7 @@ class VideoWriter:
         self._options = options
         self._first = first
         self._time_base = first.time_base or 1 / _DEFAULT_RATE
-        self._rate = _sane_rate(first.source.fps)
+        self._rate = sane_rate(first.source.fps)
         self._interval = max(1, round(1 / (self._rate * self._time_base)))
         self._begins_later = first.index > 0 and first.pts is not None
         self._shift = -(first.pts or 0) if self._begins_later else max(0, -(first.pts or 0))
@@ -411,5 +411,6 @@ class VideoWriter:
             output.close()
 
 
-def _sane_rate(fps: Fraction | None) -> Fraction:
+def sane_rate(fps: Fraction | None) -> Fraction:
+    """A rate as encoders take it, whatever a source declares."""
     return fps if fps is not None and 0 < fps <= _HIGHEST_RATE else _DEFAULT_RATE

@@ -1,10 +1,13 @@
 """An RTSP server for tests, run by the system's Python, which has GStreamer's bindings.
 
     rtsp_server.py PORT [--size WxH] [--fps N] [--user NAME:PASSWORD] [--stall-after N] [--udp-only]
+                   [--record FILE]
 
 It serves `/cam`: H.264, each frame with its own number drawn as a row of black and white blocks,
-least significant bit on the left (`frame_number` in live_servers.py reads it). It prints `ready`
-when it listens, and ends when its standard input is closed, so that no test leaves it behind.
+least significant bit on the left (`frame_number` in live_servers.py reads it). What is sent to
+`/record` as H.264 is written to a file in MPEG-TS, which each sender begins anew; `/record0` and
+`/record1` have files of their own, with the number behind the name. It prints `ready` when it
+listens, and ends when its standard input is closed, so that no test leaves it behind.
 """
 
 import argparse
@@ -69,6 +72,32 @@ class Camera(GstRtspServer.RTSPMediaFactory):
         GLib.timeout_add(1000 // self.fps, push)
 
 
+def recorder(file: str) -> GstRtspServer.RTSPMediaFactory:
+    """What takes a stream of H.264 and writes it."""
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
+    factory.set_launch(
+        "( rtph264depay name=depay0 ! h264parse config-interval=-1 ! mpegtsmux "
+        f"! filesink location={file} sync=false async=false buffer-mode=unbuffered )"
+    )
+    return factory
+
+
+def protect(user: str, server: GstRtspServer.RTSPServer, factories: list) -> None:
+    """Lets only a user with a password in."""
+    auth = GstRtspServer.RTSPAuth()
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", "user")
+    name, _, password = user.partition(":")
+    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(name, password), token)
+    server.set_auth(auth)
+    permissions = GstRtspServer.RTSPPermissions()
+    permissions.add_permission_for_role("user", "media.factory.access", True)
+    permissions.add_permission_for_role("user", "media.factory.construct", True)
+    for factory in factories:
+        factory.set_permissions(permissions)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port")
@@ -77,6 +106,7 @@ def main() -> None:
     parser.add_argument("--user")
     parser.add_argument("--stall-after", type=int, default=0)
     parser.add_argument("--udp-only", action="store_true")
+    parser.add_argument("--record")
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
 
@@ -88,18 +118,13 @@ def main() -> None:
     camera.connect("media-configure", lambda factory, media: factory.start(media))
     if args.udp_only:
         camera.set_protocols(GstRtsp.RTSPLowerTrans.UDP)
+    factories = {"/cam": camera}
+    for place in ("", "0", "1") if args.record else ():
+        factories["/record" + place] = recorder(args.record + place)
     if args.user:
-        auth = GstRtspServer.RTSPAuth()
-        token = GstRtspServer.RTSPToken()
-        token.set_string("media.factory.role", "user")
-        user, _, password = args.user.partition(":")
-        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
-        server.set_auth(auth)
-        permissions = GstRtspServer.RTSPPermissions()
-        permissions.add_permission_for_role("user", "media.factory.access", True)
-        permissions.add_permission_for_role("user", "media.factory.construct", True)
-        camera.set_permissions(permissions)
-    server.get_mount_points().add_factory("/cam", camera)
+        protect(args.user, server, [*factories.values()])
+    for path, factory in factories.items():
+        server.get_mount_points().add_factory(path, factory)
     if not server.attach(None):
         sys.exit("cannot listen")
     loop = GLib.MainLoop()

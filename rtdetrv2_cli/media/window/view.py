@@ -54,7 +54,9 @@ class View(Sink):
             self._seen[stream] = Seen(item, before.number + 1, lag=lag, told=before.told)
 
     def note(self, event: SourceEvent) -> None:
-        """Remembers what was said last, unless all is well."""
+        """Remembers what was said last of the source, unless all is well."""
+        if event.event.startswith("output_"):
+            return
         with self._lock:
             self._tell(event.stream, "" if event.event in _WELL else event.message)
 

@@ -1,0 +1,1 @@
+"""Streams sent on to media servers, with what was found drawn in."""
