@@ -32,6 +32,9 @@ def detect(
     drop: live.DropOption = "newest",
     duration: live.Duration = None,
     av_option: live.AvOption = None,
+    on_detect: live.OnDetect = None,
+    on_detect_every: live.OnDetectEvery = 10.0,
+    on_detect_timeout: live.OnDetectTimeout = 60.0,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
     device: opt.Device = "auto",
@@ -85,6 +88,7 @@ def detect(
     from rtdetrv2_cli.cli import job, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
+    from rtdetrv2_cli.media.command import Command, CommandSink
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
     from rtdetrv2_cli.media.live.av_options import parse_options
@@ -93,6 +97,7 @@ def detect(
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
+    usage.refuse_incomplete(context)
     selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)
     check_hardware(hwaccel)
     streaming = LiveOptions(
@@ -108,6 +113,7 @@ def detect(
         duration=duration,
         av_options=parse_options(av_option or ()),
     )
+    command = Command.parse(on_detect) if on_detect is not None else None
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(
         named,
@@ -167,11 +173,16 @@ def detect(
         reached=reached,
         live=streaming,
     )
+    sinks = job.open_sinks(report, detector.labels, annotate, encode, streaming)
+    if command is not None:
+        sinks.append(
+            CommandSink(command, detector.labels, every=on_detect_every, timeout=on_detect_timeout)
+        )
     code = job.execute(
         report,
         source,
         detector,
-        job.open_sinks(report, detector.labels, annotate, encode, streaming),
+        sinks,
         max_errors=1 if fail_fast else max_errors,
         shows_progress=shown,
     )

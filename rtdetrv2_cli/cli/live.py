@@ -24,6 +24,9 @@ def live(
     drop: streams.DropOption = "newest",
     duration: streams.Duration = None,
     av_option: streams.AvOption = None,
+    on_detect: streams.OnDetect = None,
+    on_detect_every: streams.OnDetectEvery = 10.0,
+    on_detect_timeout: streams.OnDetectTimeout = 60.0,
     show: streams.Show = False,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
@@ -72,18 +75,21 @@ def live(
 
     rtdetrv2 live rtsp://a/1 rtsp://b/1 --no-media -o yard : two cameras, records only
 
+    rtdetrv2 live 0 --classes person --on-detect 'notify-send {class}' : tells, writes no file
+
     rtdetrv2 live rtsp://a/1 -o rtmp://server/live/cam : sent on, with what was found drawn in
     """
     from rtdetrv2_cli.cli import job, showing, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
+    from rtdetrv2_cli.media.command import Command, CommandSink
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.live.av_options import parse_options
     from rtdetrv2_cli.media.source import LiveOptions, LiveSource, list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose)
     usage.refuse_contradictions(context)
-    usage.refuse_unserved(context)
+    usage.refuse_incomplete(context)
     streaming = LiveOptions(
         open_timeout=open_timeout,
         read_timeout=read_timeout,
@@ -97,11 +103,12 @@ def live(
         duration=duration,
         av_options=parse_options(av_option or ()),
     )
+    command = Command.parse(on_detect) if on_detect is not None else None
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(named, live=True)
     is_shown = show or serve is not None
-    if is_shown and not usage.asks_for_files(context):
-        plan = planning.Plan(tuple(inputs), is_shown=True)
+    if (is_shown or on_detect is not None) and not usage.asks_for_files(context):
+        plan = planning.Plan(tuple(inputs), is_shown=is_shown)
     else:
         plan = planning.plan_run(
             inputs,
@@ -147,6 +154,10 @@ def live(
     )
     report = job.open_report(plan, detector, context.params)
     sinks = job.open_sinks(report, detector.labels, annotate, encode, streaming)
+    if command is not None:
+        sinks.append(
+            CommandSink(command, detector.labels, every=on_detect_every, timeout=on_detect_timeout)
+        )
     if view is not None and annotate is not None:
         sinks.append(view.sink(detector.labels, annotate, report.summary))
     source = open_source(plan.inputs, live=streaming)

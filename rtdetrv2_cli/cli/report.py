@@ -26,6 +26,7 @@ _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
 _ONLY_SHOWN = (
     *("quiet", "verbose", "json", "no_progress", "dry_run", "profile"),
     *("show", "serve", "token", "allow_host"),
+    *("on_detect", "on_detect_every", "on_detect_timeout"),  # the command may hold secrets
 )
 """Options that change what is shown, and to whom, not what is found."""
 _MOST_EVENTS = 1000

@@ -9,7 +9,7 @@ from rtdetrv2_cli.cli.options import parse_time
 Transport = Literal["auto", "tcp", "udp"]
 Drop = Literal["newest", "none"]
 
-_STREAMS, _VIEW = "Cameras and streams", "View"
+_STREAMS, _VIEW, _DETECTED = "Cameras and streams", "View", "When something is detected"
 
 Sources = Annotated[
     list[str] | None,
@@ -118,5 +118,38 @@ Show = Annotated[
         "--show",
         help="Show the streams in a window (h: its keys); alone, it writes no file.",
         rich_help_panel=_VIEW,
+    ),
+]
+
+# what happens besides
+
+OnDetect = Annotated[
+    str | None,
+    Option(
+        "--on-detect",
+        metavar="COMMAND",
+        help="Run this when something is detected in a stream, without a shell; {class}, {count} "
+        "and the like are filled in, and the frame's record is its standard input.",
+        rich_help_panel=_DETECTED,
+    ),
+]
+OnDetectEvery = Annotated[
+    float,
+    Option(
+        "--on-detect-every",
+        min=0,
+        metavar="SECONDS",
+        help="At most once in this time for each stream.",
+        rich_help_panel=_DETECTED,
+    ),
+]
+OnDetectTimeout = Annotated[
+    float,
+    Option(
+        "--on-detect-timeout",
+        min=0.1,
+        metavar="SECONDS",
+        help="End the command when it takes longer.",
+        rich_help_panel=_DETECTED,
     ),
 ]

@@ -21,6 +21,14 @@ _CONTRADICTIONS = (
     ("vid_stride", "fps"),
 )
 
+_ABOUT = {
+    "token": "serve",
+    "allow_host": "serve",
+    "on_detect_every": "on_detect",
+    "on_detect_timeout": "on_detect",
+}
+"""Options that say how to do what another one asks for."""
+
 _WITHOUT_LINES = ("blur", "pixelate")
 """Styles that hide what is in a box and draw nothing."""
 
@@ -36,6 +44,7 @@ class _Rule(NamedTuple):
 _OF_STREAMS = (
     *("open_timeout", "read_timeout", "stall_timeout", "retries", "rtsp_transport"),
     *("drop", "duration", "av_option"),
+    *("on_detect", "on_detect_every", "on_detect_timeout"),
 )
 
 _RULES = (
@@ -135,16 +144,16 @@ def given_by_hand(context: Context) -> frozenset[str]:
     )
 
 
-def refuse_unserved(context: Context) -> None:
-    """Stops a run that is told who may look, but not to show anything.
+def refuse_incomplete(context: Context) -> None:
+    """Stops a run that is told how to do something, but not to do it.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: naming both options.
     """
     given = given_by_hand(context)
-    for name in ("token", "allow_host"):
-        if name in given and not context.params["serve"]:
-            raise UsageError(f"{_flag(name)} is about --serve, which is not given")
+    for name, other in _ABOUT.items():
+        if name in given and not context.params[other]:
+            raise UsageError(f"{_flag(name)} is about {_flag(other)}, which is not given")
 
 
 def asks_for_files(context: Context) -> bool:
