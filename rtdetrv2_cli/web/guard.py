@@ -168,7 +168,9 @@ class Guard:
     def _unauthorised(self, request: Request) -> Response:
         headers = {"WWW-Authenticate": "Bearer"}
         if "text/html" in request.headers.get("accept", ""):
-            return HTMLResponse(self._sign_in, 401, headers)
+            was_wrong = "token" in request.query_params
+            page = self._sign_in.replace(" hidden>", ">") if was_wrong else self._sign_in
+            return HTMLResponse(page, 401, headers)
         return PlainTextResponse("The token is missing or wrong.\n", 401, headers)
 
     def _cookie(self) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -718,3 +719,12 @@ def test_values_that_no_option_takes_are_exit_2(detect, make_picture, options):
     outcome = detect("cat.png", *options)
     assert outcome.code == 2
     assert options[0] in outcome.err
+
+
+def test_a_dead_address_of_a_file_is_no_usable_input(detect):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        outcome = detect(f"http://me:s3cr3t@127.0.0.1:{taken.getsockname()[1]}/a.mp4", "-v")
+    assert outcome.code == 3
+    assert "/a.mp4: cannot be opened as a video: Connection refused" in outcome.err
+    assert "s3cr3t" not in outcome.out + outcome.err

@@ -197,3 +197,10 @@ def test_credentials_are_nowhere(serve, connect):
     for each in seen:
         assert b"secret" not in each
         assert TOKEN.encode() not in each
+
+
+def test_the_sign_in_page_says_when_the_token_was_wrong(serve):
+    served = serve(token=TOKEN)
+    said = 'role="alert">This is not the token'
+    assert said not in served.ask("/", Accept="text/html").text
+    assert said in served.ask("/?token=another-horse", Accept="text/html").text

@@ -26,6 +26,7 @@ from live_servers import (
     wait_for,
 )
 from PIL import Image
+from screen import SIZE, needs_screen, screen
 
 from rtdetrv2_cli.errors import InputError, StreamLostError, UsageError
 from rtdetrv2_cli.media.live.streams import LiveOptions, LiveStreams
@@ -307,6 +308,30 @@ def test_a_stream_that_stalls_in_the_middle_is_connected_again():
         seen = items_until(items, is_event("stalled"))
     assert frames(seen)
     assert "nothing has come for 1 s" in seen[-1].message
+
+
+def test_packets_without_pictures_are_a_stall():
+    good = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(good, "JPEG")
+    broken = b"\xff\xd8\xff\xe0" + bytes(200) + b"\xff\xd9"
+    handler = mjpeg_handler([good.getvalue()] * 5 + [broken] * 10_000)
+    with http_server(handler) as url:
+        source = streams(f"{url}/cam.mjpg", stall_timeout=0.5)
+        with closing(source.frames()) as items:
+            seen = items_until(items, lambda item: getattr(item, "event", "") == "stalled")
+    assert any(map(is_frame, seen))
+    assert seen[-1].message.startswith("packets come, but no picture for 0.5 s")
+    assert source.states[0].damaged > 0
+
+
+@needs_screen
+def test_a_screen_is_a_source():
+    with screen() as display:
+        source = streams(f"screen:{display}", max_frames=2, av_options={"draw_mouse": "0"})
+        frames = [item for item in source.frames() if is_frame(item)]
+    assert len(frames) == 2
+    assert frames[0].size == Size(*SIZE)
+    assert not frames[0].image.any()  # nothing is on it
 
 
 @needs_gstreamer
