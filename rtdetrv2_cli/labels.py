@@ -23,6 +23,12 @@ COCO_NAMES: tuple[str, ...] = (
 )
 """COCO's classes in label order: label k has the k-th smallest COCO category id."""
 
+_UNUSED_IDS = frozenset((12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+COCO_IDS: dict[str, int] = dict(
+    zip(COCO_NAMES, (n for n in range(1, 91) if n not in _UNUSED_IDS), strict=True)
+)
+"""COCO's own category id, 1 to 90, of each of its classes."""
+
 
 def parse_classes(text: str, names: Sequence[str]) -> frozenset[int]:
     """Class ids for a comma-separated list of names, ids or both, such as `person,car,7`.

@@ -50,6 +50,11 @@ def detect(
     output: opt.Output = opt.OUTPUT_FOLDER,
     save_json: opt.SaveJson = False,
     save_csv: opt.SaveCsv = False,
+    save_coco: opt.SaveCoco = False,
+    coco_ids: opt.CocoIdsOption = "contiguous",
+    save_txt: opt.SaveTxt = False,
+    save_mot: opt.SaveMot = False,
+    save_crop: opt.SaveCrop = False,
     no_media: opt.NoMedia = False,
     no_jsonl: opt.NoJsonl = False,
     vcodec: opt.VideoCodecOption = None,
@@ -128,6 +133,8 @@ def detect(
         output,
         media=not no_media,
         records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
+        derived=planning.derived_files(coco=save_coco, yolo=save_txt, mot=save_mot),
+        crops=save_crop,
         image_format=image_format,
     )
     usage.refuse_unused(context, plan, named)
@@ -136,6 +143,7 @@ def detect(
         job.show(plan, model, as_json=json)
         return
     if plan.has_nothing_to_do:
+        job.derive(plan, coco_ids)
         job.nothing_to_do(plan, as_json=json)
         return
     shown = console.wants_progress(quiet=quiet, no_progress=no_progress, data_follows=plan.stdout)
@@ -155,6 +163,7 @@ def detect(
         batch=None if batch == "auto" else int(batch),
         offline=offline,
     )
+    job.check_coco_ids(plan, detector.labels, coco_ids)
     annotate = job.open_annotator(
         plan,
         detector.labels,
@@ -186,6 +195,7 @@ def detect(
         max_errors=1 if fail_fast else max_errors,
         shows_progress=shown,
     )
+    job.derive(plan, coco_ids)
     if profile:
         job.tell_profile(report)
     if json:

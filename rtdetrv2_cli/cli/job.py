@@ -12,9 +12,11 @@ from rtdetrv2_cli.cli.report import Report
 from rtdetrv2_cli.cli.resuming import run_mark
 from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
-from rtdetrv2_cli.errors import DownloadError
+from rtdetrv2_cli.errors import DownloadError, UsageError
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
+from rtdetrv2_cli.labels import COCO_IDS
 from rtdetrv2_cli.media.again.existing import standing
+from rtdetrv2_cli.media.crops import CropSink
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
 from rtdetrv2_cli.media.encoders import choose_encoder
 from rtdetrv2_cli.media.live.encode import LiveMediaSink
@@ -29,6 +31,7 @@ from rtdetrv2_cli.pipeline import run
 from rtdetrv2_cli.types import Failure, Result, SourceEvent
 
 if TYPE_CHECKING:
+    from rtdetrv2_cli.media.convert.convert import CocoIds
     from rtdetrv2_cli.media.draw import Style
 
 
@@ -182,6 +185,9 @@ def open_sinks(
         )
         for path in ([STDOUT] if plan.stdout else plan.records)
     ]
+    if plan.crops is not None:
+        names = [item.name for item in plan.inputs]
+        sinks.append(CropSink(plan.crops, labels, names))
     if annotate is not None and plan.media:
         sinks.append(_media_sink(report, annotate, encode))
     if annotate is not None and plan.published:
@@ -209,6 +215,30 @@ def _continued(plan: Plan, records: Path) -> Path | None:
     if plan.resumes:
         return standing(records)
     return records if plan.continues and records.exists() else None
+
+
+def check_coco_ids(plan: Plan, labels: Sequence[str], coco_ids: "CocoIds") -> None:
+    """Makes sure that classes have the ids that are wanted before anything is read.
+
+    Raises:
+        UsageError: One is not among COCO's.
+    """
+    strange = [label for label in labels if label not in COCO_IDS]
+    if "coco" in plan.derived and coco_ids == "coco91" and strange:
+        raise UsageError(f"--coco-ids coco91: {strange[0]!r} is no class of COCO's; use contiguous")
+
+
+def derive(plan: Plan, coco_ids: "CocoIds") -> None:
+    """Makes of the records what else is wanted of them.
+
+    Raises:
+        InputError: They hold too little for it.
+        OutputError: It cannot be written.
+    """
+    from rtdetrv2_cli.media.convert.convert import convert
+
+    for to, path in plan.derived.items():
+        convert(plan.records[0], to, path, coco_ids=coco_ids)
 
 
 def tell_profile(report: Report) -> None:

@@ -12,6 +12,7 @@ from typer import Exit, Option, Typer
 
 from rtdetrv2_cli import errors
 from rtdetrv2_cli.cli import bench, console, models
+from rtdetrv2_cli.cli.convert import convert
 from rtdetrv2_cli.cli.detect import detect
 from rtdetrv2_cli.cli.live import live
 from rtdetrv2_cli.cli.probe import probe
@@ -69,6 +70,7 @@ app.command("detect")(detect)
 app.command("predict", hidden=True)(detect)
 app.command("live")(live)
 app.command("render")(render)
+app.command("convert")(convert)
 app.command("train")(train)
 app.command("val")(val)
 app.command("probe")(probe)

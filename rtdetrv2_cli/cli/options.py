@@ -39,6 +39,8 @@ Preset = Literal[
     "slower",
     "veryslow",
 ]
+RecordFormat = Literal["coco", "yolo", "csv", "mot", "json", "jsonl", "parquet"]
+CocoIds = Literal["contiguous", "coco91"]
 Style = Literal["box", "corner", "round", "blur", "pixelate"]
 
 
@@ -383,6 +385,38 @@ SaveJson = Annotated[
 ]
 SaveCsv = Annotated[
     bool, Option("--save-csv", help="Also write detections.csv.", rich_help_panel=_OUTPUT)
+]
+SaveCoco = Annotated[
+    bool,
+    Option("--save-coco", help="Also write coco.json, results as COCO's.", rich_help_panel=_OUTPUT),
+]
+SaveTxt = Annotated[
+    bool,
+    Option("--save-txt", help="Also write labels/, YOLO's text files.", rich_help_panel=_OUTPUT),
+]
+SaveMot = Annotated[
+    bool,
+    Option(
+        "--save-mot",
+        help="Also write mot/, a file for each video as MOTChallenge's.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+SaveCrop = Annotated[
+    bool,
+    Option(
+        "--save-crop",
+        help="Also write crops/, each object as a JPEG of its own.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+CocoIdsOption = Annotated[
+    CocoIds,
+    Option(
+        "--coco-ids",
+        help="Numbers of classes in COCO's results: the model's, or COCO's own, 1 to 90.",
+        rich_help_panel=_OUTPUT,
+    ),
 ]
 NoMedia = Annotated[
     bool, Option("--no-media", help="Write no pictures and videos.", rich_help_panel=_OUTPUT)

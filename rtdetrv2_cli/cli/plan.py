@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +25,11 @@ from rtdetrv2_cli.media.source import Input
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.media.again.resume import Progress
+    from rtdetrv2_cli.media.convert.convert import Format
 
 STDOUT = "-"
+DERIVED: "Mapping[Format, str]" = {"coco": "coco.json", "yolo": "labels", "mot": "mot"}
+"""What can be made of records, and what it is called in a folder."""
 _RECORD_SUFFIXES = (".jsonl", ".json", ".csv")
 
 
@@ -38,6 +41,10 @@ class Plan:
     media: Mapping[str, Path] = field(default_factory=dict)
     """Input name to annotated picture or video; empty where none is wanted."""
     records: tuple[Path, ...] = ()
+    derived: "Mapping[Format, Path]" = field(default_factory=dict)
+    """What is made of the records at the end, and where it goes."""
+    crops: Path | None = None
+    """Where each object goes as a picture of its own."""
     run_file: Path | None = None
     stdout: bool = False
     """Whether records go to standard output, and nothing anywhere else."""
@@ -76,8 +83,8 @@ class Plan:
     @property
     def files(self) -> list[Path]:
         """Every file the run would write if nothing was skipped."""
-        run_file = [] if self.run_file is None else [self.run_file]
-        return [*self.media.values(), *self.records, *run_file]
+        others = [path for path in (self.crops, self.run_file) if path is not None]
+        return [*self.media.values(), *self.records, *self.derived.values(), *others]
 
     @property
     def in_folder(self) -> bool:
@@ -152,12 +159,20 @@ def record_files(*, jsonl: bool, json: bool, csv: bool) -> list[str]:
     return [name for name, yes in wanted.items() if yes]
 
 
+def derived_files(*, coco: bool, yolo: bool, mot: bool) -> "list[Format]":
+    """What a folder gets that is made of its records."""
+    wanted: dict[Format, bool] = {"coco": coco, "yolo": yolo, "mot": mot}
+    return [to for to, yes in wanted.items() if yes]
+
+
 def plan_run(
     inputs: Sequence[Input],
     output: str,
     *,
     media: bool = True,
     records: Sequence[str] = ("detections.jsonl",),
+    derived: "Collection[Format]" = (),
+    crops: bool = False,
     image_format: str | None = None,
     only_media: bool = False,
     is_shown: bool = False,
@@ -170,6 +185,8 @@ def plan_run(
             or `-`.
         media: Whether a folder gets annotated pictures and videos.
         records: The record files that a folder gets.
+        derived: What else a folder gets of the records.
+        crops: Whether a folder gets each object as a picture.
         image_format: Of pictures in a folder; None keeps the source's.
         only_media: Refuse an output that holds records.
         is_shown: Whether somebody may look; a folder may get nothing then.
@@ -189,9 +206,11 @@ def plan_run(
             tuple(inputs),
             output_paths(inputs, path, image_format=image_format) if media else {},
             tuple(path / name for name in records),
+            {to: path / DERIVED[to] for to in derived},
+            path / "crops" if crops else None,
             path / "run.json",
         )
-        if not (plan.media or plan.records or is_shown):
+        if not (plan.media or plan.records or plan.crops or is_shown):
             raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
     if only_media and not (plan.media or plan.published):
         raise UsageError(

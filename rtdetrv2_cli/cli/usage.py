@@ -1,8 +1,8 @@
 """Options that contradict each other, or that a run has no use for. Knows no other values."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from typer import Context
 
@@ -31,6 +31,9 @@ _ABOUT = {
 
 _WITHOUT_LINES = ("blur", "pixelate")
 """Styles that hide what is in a box and draw nothing."""
+
+_OF_RECORDS = ("save_coco", "save_txt", "save_mot")
+"""What is written at the end of a run, of its records."""
 
 
 class _Rule(NamedTuple):
@@ -104,7 +107,15 @@ _RULES = (
         "nothing is written while it is only shown: name an --output",
     ),
     _Rule(
-        ("save_json", "save_csv", "no_jsonl"),
+        ("save_mot",),
+        lambda plan, _: any(item.kind != "picture" for item in plan.inputs),
+        "no video is among the inputs, and MOT files are about videos",
+    ),
+    _Rule(
+        (
+            *("save_json", "save_csv", "no_jsonl"),
+            *("save_coco", "save_txt", "save_mot", "save_crop", "coco_ids"),
+        ),
         lambda plan, _: plan.in_folder,
         "only a folder gets several files of records",
     ),
@@ -190,8 +201,19 @@ def refuse_contradictions(context: Context) -> None:
     thins = "vid_stride" not in values or values["vid_stride"] > 1 or values["fps"] is not None
     if "hold" in given and not thins:
         raise UsageError("--hold is about frames passed over, so add --vid-stride or --fps")
+    _refuse_formats(given, values)
     if "null" in given and not values["from_file"]:
         raise UsageError("-0 tells how names end in --from-file, which is not given")
+
+
+def _refuse_formats(given: Collection[str], values: Mapping[str, Any]) -> None:
+    if "coco_ids" in given and not values.get("save_coco", True):
+        raise UsageError("--coco-ids is about --save-coco, which is not given")
+    for name in _OF_RECORDS:
+        if values.get(name) and values["no_jsonl"]:
+            raise UsageError(
+                f"{_flag(name)} makes its files of detections.jsonl: leave out --no-jsonl"
+            )
 
 
 def refuse_unused(context: Context, plan: Plan, sources: Sequence[str]) -> None:

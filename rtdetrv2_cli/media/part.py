@@ -119,17 +119,22 @@ class TextOutput:
                 self._part.commit()
         self.closed = True
 
+    def discard(self) -> None:
+        """Leaves nothing of the file."""
+        if not self.closed and self._part is not None:
+            self.closed = True
+            with suppress(OSError):  # the flush of what is left may be refused once more
+                self._file.close()
+            self._part.discard()
+
     @contextmanager
     def _removed_if_refused(self) -> Iterator[None]:
         try:
             with refused(self._name):
                 yield
         except OutputError:
+            self.discard()
             self.closed = True
-            if self._part is not None:
-                with suppress(OSError):  # the flush of what is left is refused once more
-                    self._file.close()
-                self._part.discard()
             raise
 
 

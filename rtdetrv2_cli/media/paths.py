@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from rtdetrv2_cli.errors import OutputError, UsageError
@@ -72,12 +72,36 @@ def output_paths(
     # Those that keep their own name choose first, whatever the order.
     for own in (True, False):
         for source, name in names.items():
-            if (name == _safe(source)) == own:
+            if (name == safe_name(source)) == own:
                 crowded = not own and wanted[name.casefold()] > 1
                 free = _free(_longer(source, name) if crowded else name, taken)
                 taken.add(free.casefold())
                 paths[source] = output / free
     return {item.name: paths[item.name] for item in inputs}
+
+
+def bare_paths(sources: Collection[str], folders: Collection[str] = ()) -> dict[str, str]:
+    """A relative path for each source, without its suffix where that leaves them apart.
+
+    Args:
+        sources: Their names.
+        folders: Those of them that become folders; what others are called is not in them.
+    """
+    bare = {source: _bare(safe_name(source)) for source in sources}
+    wanted = Counter(name.casefold() for name in bare.values())
+    parents = {str(up).casefold() for name in bare.values() for up in PurePosixPath(name).parents}
+    taken: set[str] = set()
+    for source, name in bare.items():
+        meets = wanted[name.casefold()] > 1 or (source in folders and name.casefold() in parents)
+        bare[source] = _free(safe_name(source) if meets else name, taken)
+        taken.add(bare[source].casefold())
+    return bare
+
+
+def _bare(name: str) -> str:
+    path = PurePosixPath(name)
+    known = kind_by_suffix(Path(name)) or path.suffix.lower() in _SHARED_SUFFIXES
+    return str(path.with_suffix("")) if known else name
 
 
 class MirroredPaths(dict[str, Path]):
@@ -126,7 +150,7 @@ def image_suffix(image_format: str) -> str:
 
 def _file_name(source: str, kind: Kind, image_format: str | None) -> str:
     """The safe name with the suffix that will be written."""
-    name = _safe(source)
+    name = safe_name(source)
     path = Path(name)
     suffix = path.suffix.lower()
     if kind in ("video", "stream"):
@@ -147,7 +171,7 @@ def _renamed(path: Path, suffix: str) -> str:
 
 
 def _longer(source: str, name: str) -> str:
-    return _safe(source) + Path(name).suffix
+    return safe_name(source) + Path(name).suffix
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -159,7 +183,7 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _safe(source: str) -> str:
+def safe_name(source: str) -> str:
     """A relative path for any name: no scheme, no way up, no character that a system refuses."""
     rest = source.partition("://")[2] or source
     parts = [_UNSAFE.sub("_", part) for part in rest.split("/")]

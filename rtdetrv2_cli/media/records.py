@@ -160,31 +160,35 @@ class CsvSink(Sink):
         self._labels = labels
         self._output = TextOutput(target, flush=True, keep=True)
         for row in kept:
-            self._rows([row])
+            self._output.write(to_csv([row]))
         self._output.settle()
 
     def write(self, item: Result | Failure) -> None:
         """Appends a row for each detection."""
-        if isinstance(item, Failure):
-            return
-        frame = item.frame
-        place = (_text(frame.source.name), frame.source.stream, frame.index, _seconds(item))
-        rows = []
-        for found in _detections(item, self._labels):
-            name = _text(found["class_name"])
-            cells = (found["class_id"], name, found["confidence"], *found["box"])
-            rows.append((*place, *cells, found.get("track_id", "")))
-        self._rows(rows)
+        if isinstance(item, Result):
+            self._output.write(to_csv(csv_rows(to_record(item, self._labels))))
 
     def close(self) -> None:
         """Gives the file its name; once only."""
         self._output.close()
 
-    def _rows(self, rows: Iterable[Sequence[object]]) -> None:
-        """Appends rows, those of a frame at once."""
-        text = io.StringIO()
-        csv.writer(text).writerows(rows)
-        self._output.write(text.getvalue())
+
+def csv_rows(frame: Record) -> list[tuple[object, ...]]:
+    """A row of `CSV_COLUMNS` for each detection in the record of a frame."""
+    place = (_text(frame["source"]), frame["stream"], frame["frame"], frame["time"])
+    rows = []
+    for found in frame["detections"]:
+        name = _text(found["class_name"])
+        cells = (found["class_id"], name, found["confidence"], *found["box"])
+        rows.append((*place, *cells, found.get("track_id", "")))
+    return rows
+
+
+def to_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as text."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def to_record(item: Result | Failure | SourceEvent, labels: Sequence[str]) -> Record:
@@ -284,6 +288,11 @@ def _label(labels: Sequence[str], class_id: int) -> str:
 
 def _text(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def plain_text(cell: str) -> str:
+    """A text cell without the apostrophe that keeps a spreadsheet from computing it."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
 
 
 def _json(value: object) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 
 from rtdetrv2_cli.errors import InputError, OutputError
 from rtdetrv2_cli.media.part import broken_off
-from rtdetrv2_cli.media.records import Record
+from rtdetrv2_cli.media.records import Record, plain_text
 from rtdetrv2_cli.media.replay.read_records import parse_line, read_records
 
 _OF_A_SOURCE: Final = ("frame", "error", "event")
@@ -44,7 +44,7 @@ def recorded_sources(path: Path) -> list[str]:
     if _suffix(path) == ".csv":
         rows = iter(kept_rows(path))
         next(rows, None)
-        return list(dict.fromkeys(_plain(row[0]) for row in rows))
+        return list(dict.fromkeys(plain_text(row[0]) for row in rows))
     frames = (record for record in kept_records(path) if record["type"] == "frame")
     return list(dict.fromkeys(record["source"] for record in frames))
 
@@ -58,7 +58,7 @@ def recorded_frames(path: Path, source: str) -> list[RecordedFrame]:
     found: dict[int, RecordedFrame] = {}
     if _suffix(path) == ".csv":
         for row in kept_rows(path):
-            if _plain(row[0]) == source and row[2].isdecimal():
+            if plain_text(row[0]) == source and row[2].isdecimal():
                 index = int(row[2])
                 number = found[index].detections + 1 if index in found else 1
                 found[index] = RecordedFrame(index, None, number)
@@ -135,7 +135,7 @@ def kept_rows(
         for row in rows:
             if is_part and len(row) < len(header):
                 return
-            source = _plain(row[0])
+            source = plain_text(row[0])
             if source not in without and not (source in until and int(row[2]) > until[source]):
                 yield row
 
@@ -170,11 +170,6 @@ def _whole_lines(file: Iterable[str], ending: str) -> Iterator[str]:
 
 def _suffix(path: Path) -> str:
     return Path(path.name.removesuffix(_PART)).suffix.lower()
-
-
-def _plain(cell: str) -> str:
-    """A text cell without the apostrophe that keeps a spreadsheet from computing it."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in "=+-@\t\r" else cell
 
 
 _DAMAGE: Final = (InputError, OSError, ValueError, KeyError, TypeError, IndexError, StopIteration)
