@@ -1,6 +1,6 @@
 """Class names: COCO's eighty, and the ids that COCO files use for them. Knows no model."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 
 from rtdetrv2_cli.errors import UsageError
@@ -62,6 +62,34 @@ def choose_classes(
     if not chosen:
         raise UsageError("no class is left to look for: check classes and exclude_classes")
     return chosen
+
+
+def class_scores(scores: Mapping[str | int, float], names: Sequence[str]) -> dict[int, float]:
+    """Scores by class id, of scores by name or id.
+
+    Raises:
+        UsageError: a class is not among the names.
+    """
+    ids = {name.casefold(): i for i, name in enumerate(names)}
+    return {_class_id(str(word), ids, names): score for word, score in scores.items()}
+
+
+def parse_class_scores(texts: Sequence[str]) -> dict[str | int, float]:
+    """What `person=0.6`, `7=0.3` say.
+
+    Raises:
+        UsageError: One is not of this kind.
+    """
+    scores: dict[str | int, float] = {}
+    for text in texts:
+        name, separator, score = text.rpartition("=")
+        try:
+            scores[name.strip()] = float(score)
+        except ValueError:
+            separator = ""
+        if not (separator and name.strip()):
+            raise UsageError(f"{text!r} is no score of a class: write person=0.6")
+    return scores
 
 
 def _class_ids(classes: Classes, names: Sequence[str]) -> frozenset[int]:

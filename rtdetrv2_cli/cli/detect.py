@@ -44,9 +44,13 @@ def detect(
     batch: opt.Batch = "auto",
     offline: opt.Offline = False,
     conf: opt.Confidence = None,
+    class_conf: opt.ClassConfidence = None,
     classes: opt.Classes = None,
     exclude_classes: opt.ExcludeClasses = None,
     max_det: opt.MaxDetections = None,
+    min_size: opt.MinSize = 0.0,
+    nms: opt.Nms = None,
+    nms_agnostic: opt.NmsAgnostic = False,
     output: opt.Output = opt.OUTPUT_FOLDER,
     save_json: opt.SaveJson = False,
     save_csv: opt.SaveCsv = False,
@@ -93,6 +97,7 @@ def detect(
     from rtdetrv2_cli.cli import job, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.infer.detector import Detector
+    from rtdetrv2_cli.labels import parse_class_scores
     from rtdetrv2_cli.media.command import Command, CommandSink
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
@@ -159,6 +164,10 @@ def detect(
         classes=classes,
         exclude_classes=exclude_classes,
         max_det=max_det,
+        class_conf=parse_class_scores(class_conf or ()),
+        min_size=min_size,
+        nms=nms,
+        nms_agnostic=nms_agnostic,
         imgsz=imgsz,
         batch=None if batch == "auto" else int(batch),
         offline=offline,

@@ -314,6 +314,45 @@ MaxDetections = Annotated[
         rich_help_panel=_FILTER,
     ),
 ]
+ClassConfidence = Annotated[
+    list[str] | None,
+    Option(
+        "--class-conf",
+        metavar="CLASS=0..1",
+        help="What counts for a class instead of --conf, as person=0.6; may be repeated.",
+        show_default=False,
+        rich_help_panel=_FILTER,
+    ),
+]
+MinSize = Annotated[
+    float,
+    Option(
+        "--min-size",
+        min=0.0,
+        metavar="PIXELS",
+        help="Leave out objects that are narrower or lower.",
+        show_default="all sizes",
+        rich_help_panel=_FILTER,
+    ),
+]
+Nms = Annotated[
+    float | None,
+    Option(
+        "--nms",
+        min=0.0,
+        max=1.0,
+        metavar="IOU",
+        help="Of boxes of a class that overlap more, keep the best.",
+        show_default="off: the model finds each object once",
+        rich_help_panel=_FILTER,
+    ),
+]
+NmsAgnostic = Annotated[
+    bool,
+    Option(
+        "--nms-agnostic", help="Let --nms look at boxes of all classes.", rich_help_panel=_FILTER
+    ),
+]
 RecordedConfidence = Annotated[
     float | None,
     Option(

@@ -201,9 +201,15 @@ def refuse_contradictions(context: Context) -> None:
     thins = "vid_stride" not in values or values["vid_stride"] > 1 or values["fps"] is not None
     if "hold" in given and not thins:
         raise UsageError("--hold is about frames passed over, so add --vid-stride or --fps")
+    _refuse_lonely(given, values)
     _refuse_formats(given, values)
     if "null" in given and not values["from_file"]:
         raise UsageError("-0 tells how names end in --from-file, which is not given")
+
+
+def _refuse_lonely(given: Collection[str], values: Mapping[str, Any]) -> None:
+    if "nms_agnostic" in given and values["nms"] is None:
+        raise UsageError("--nms-agnostic is about --nms, which is not given")
 
 
 def _refuse_formats(given: Collection[str], values: Mapping[str, Any]) -> None:

@@ -1,9 +1,9 @@
 """Preprocess, engine, postprocess behind one call. Knows no files."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.infer.engine import Engine, open_engine
 from rtdetrv2_cli.infer.postprocess import postprocess
 from rtdetrv2_cli.infer.preprocess import preprocess
-from rtdetrv2_cli.labels import Classes, choose_classes
+from rtdetrv2_cli.labels import Classes, choose_classes, class_scores
 from rtdetrv2_cli.stream import batched, clock
 from rtdetrv2_cli.types import (
     Detections,
@@ -51,6 +51,11 @@ class Detector:
         classes: Names, ids or both to look for, as a list or `"person,car,7"`; None: all.
         exclude_classes: The same, to leave out.
         max_det: At most so many objects per picture; None: as many as the model has queries.
+        class_conf: By name or id of a class, what counts for it instead of `conf`.
+        min_size: Objects narrower or lower than so many pixels are left out.
+        nms: Of objects of a class whose boxes overlap with a higher IoU only the best is kept;
+            None: all are, as the network is trained to find each once.
+        nms_agnostic: So it is of objects of whatever classes.
         imgsz: Input size, `640` or `"480x640"` (height first); None: the model's own.
         batch: Pictures at once; None: as suits the device.
         variant: Of a bare checkpoint whose file cannot tell it.
@@ -72,12 +77,18 @@ class Detector:
         classes: Classes | None = None,
         exclude_classes: Classes | None = None,
         max_det: int | None = None,
+        class_conf: Mapping[str | int, float] | None = None,
+        min_size: float = 0.0,
+        nms: float | None = None,
+        nms_agnostic: bool = False,
         imgsz: int | str | Size | None = None,
         batch: int | None = None,
         variant: str | None = None,
         offline: bool = False,
     ) -> None:
-        _check(conf, max_det, batch)
+        _check(max_det, batch)
+        scores = {f"class_conf of {name}": score for name, score in (class_conf or {}).items()}
+        _check_shares({"conf": conf, "nms": nms, **scores})
         if isinstance(model, str | PathLike):
             model = open_engine(
                 model,
@@ -95,6 +106,12 @@ class Detector:
         )
         self.max_det = max_det
         self.classes = choose_classes(classes, exclude_classes, model.labels)
+        self._choice: dict[str, Any] = {
+            "class_conf": class_scores(class_conf or {}, model.labels),
+            "min_size": min_size,
+            "nms": nms,
+            "nms_agnostic": nms_agnostic,
+        }
         self.batch_size = _auto_batch(model.device) if batch is None else batch
         self.seconds: dict[str, float] = {}
         """Time spent in each step so far."""
@@ -118,6 +135,7 @@ class Detector:
                 conf=self.conf,
                 max_det=self.max_det,
                 classes=self.classes,
+                **self._choice,
             )
             return [_clip(*pair) for pair in zip(found, pictures, strict=True)]
 
@@ -200,13 +218,17 @@ def _detected(
             yield Result(item, latest)
 
 
-def _check(conf: float | None, max_det: int | None, batch: int | None) -> None:
-    if conf is not None and not 0 <= conf <= 1:
-        raise UsageError(f"conf is {conf}: it is a share, 0 to 1")
+def _check(max_det: int | None, batch: int | None) -> None:
     if max_det is not None and max_det < 1:
         raise UsageError(f"max_det is {max_det}: it must be at least 1")
     if batch is not None and batch < 1:
         raise UsageError(f"batch is {batch}: it must be at least 1")
+
+
+def _check_shares(shares: Mapping[str, float | None]) -> None:
+    for name, share in shares.items():
+        if share is not None and not 0 <= share <= 1:
+            raise UsageError(f"{name} is {share}: it is a share, 0 to 1")
 
 
 def _auto_batch(device: str) -> int:

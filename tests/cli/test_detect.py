@@ -728,3 +728,38 @@ def test_a_dead_address_of_a_file_is_no_usable_input(detect):
     assert outcome.code == 3
     assert "/a.mp4: cannot be opened as a video: Connection refused" in outcome.err
     assert "s3cr3t" not in outcome.out + outcome.err
+
+
+def test_filters_act_on_what_is_recorded(detect, make_picture):
+    make_picture("a.png")
+
+    def found(*options):
+        (frame,) = (
+            each
+            for each in detect("a.png", "-o", "-", "--conf", 0.01, *options).records
+            if each["type"] == "frame"
+        )
+        return frame["detections"]
+
+    every = found()
+    chosen = every[0]["class_name"]
+    assert chosen not in {each["class_name"] for each in found("--class-conf", f"{chosen}=1")}
+    assert len(found("--nms", 0.5, "--nms-agnostic")) < len(every)
+    widths = sorted(each["box"][2] - each["box"][0] for each in every)
+    assert len(found("--min-size", widths[-1] - 0.1)) < len(every)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--class-conf", "person"], "write person=0.6"),
+        (["--class-conf", "persn=0.5"], "has no class 'persn'"),
+        (["--class-conf", "0=1.5"], "it is a share"),
+        (["--nms-agnostic"], "--nms, which is not given"),
+    ],
+)
+def test_filters_that_make_no_sense_are_told(options, message, detect, make_picture):
+    make_picture("a.png")
+    outcome = detect("a.png", *options)
+    assert outcome.code == 2
+    assert message in outcome.err

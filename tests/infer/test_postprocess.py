@@ -121,3 +121,63 @@ def test_a_prediction_that_is_no_number_is_an_error(value):
 def test_boxes_of_another_number_of_queries_are_refused():
     with pytest.raises(ValueError, match="do not match"):
         Prediction(np.zeros((1, 2, 3), np.float32), np.zeros((1, 3, 4), np.float32))
+
+
+def answer_of(*found, classes=3):
+    """A query for each (class id, score, x1, y1, x2, y2), in a picture of 100x100."""
+    logits = np.full((1, len(found), classes), -20.0, np.float32)
+    boxes = np.zeros((1, len(found), 4), np.float32)
+    for place, (class_id, score, x1, y1, x2, y2) in enumerate(found):
+        logits[0, place, class_id] = np.log(score / (1 - score))
+        boxes[0, place] = np.array([x1 + x2, y1 + y2, 2 * (x2 - x1), 2 * (y2 - y1)]) / 200
+    return Prediction(logits, boxes)
+
+
+SQUARE = np.array([[100, 100]])
+CROWD = answer_of(
+    (0, 0.9, 10, 10, 50, 50),
+    (0, 0.8, 12, 10, 52, 50),  # IoU 0.90 with the first
+    (1, 0.7, 10, 10, 50, 50),  # another class at the same place
+    (0, 0.6, 30, 10, 70, 50),  # IoU 0.33 with the first, 0.38 with the second
+    (2, 0.5, 80, 80, 83, 99),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "scores"),
+    [
+        ({}, [0.9, 0.8, 0.7, 0.6, 0.5]),
+        ({"nms": 0.7}, [0.9, 0.7, 0.6, 0.5]),
+        ({"nms": 0.95}, [0.9, 0.8, 0.7, 0.6, 0.5]),
+        ({"nms": 0.3}, [0.9, 0.7, 0.5]),
+        ({"nms": 0.35}, [0.9, 0.7, 0.6, 0.5]),  # what is left out suppresses nothing
+        ({"nms": 0.7, "nms_agnostic": True}, [0.9, 0.6, 0.5]),
+        ({"nms": 0.7, "max_det": 2}, [0.9, 0.7]),
+        ({"min_size": 4}, [0.9, 0.8, 0.7, 0.6]),
+        ({"min_size": 3}, [0.9, 0.8, 0.7, 0.6, 0.5]),
+        ({"class_conf": {0: 0.75}}, [0.9, 0.8, 0.7, 0.5]),
+        ({"class_conf": {2: 0.05}, "conf": 0.65}, [0.9, 0.8, 0.7, 0.5]),
+        ({"class_conf": {1: 0.99}, "classes": {1, 2}}, [0.5]),
+    ],
+)
+def test_what_is_asked_for_is_chosen(options, scores):
+    (found,) = postprocess(CROWD, SQUARE, **{"conf": 0.3, **options})
+    np.testing.assert_allclose(found.scores, scores, atol=1e-5)
+
+
+def test_suppression_is_torchvision_s():
+    import torch
+    from torchvision.ops import batched_nms, nms
+
+    answer = prediction(queries=200, classes=3)
+    (every, _) = postprocess(answer, SIZES, conf=0.2)
+    boxes, scores, ids = (
+        torch.from_numpy(each) for each in (every.boxes, every.scores, every.class_ids)
+    )
+    assert len(every) > 50
+    for iou in (0.1, 0.4, 0.8):
+        (ours, _) = postprocess(answer, SIZES, conf=0.2, nms=iou)
+        kept = batched_nms(boxes, scores, ids, iou)
+        np.testing.assert_array_equal(ours.boxes, boxes[kept].numpy())
+        (ours, _) = postprocess(answer, SIZES, conf=0.2, nms=iou, nms_agnostic=True)
+        np.testing.assert_array_equal(ours.boxes, boxes[nms(boxes, scores, iou)].numpy())
