@@ -15,6 +15,7 @@ from rtdetrv2_cli.media.images import WHITE, Colour, read_picture, read_sequence
 from rtdetrv2_cli.media.inputs import Input, list_inputs
 from rtdetrv2_cli.media.kinds import Kind
 from rtdetrv2_cli.media.live.streams import LiveOptions, LiveStreams
+from rtdetrv2_cli.media.live.tap import Tap
 from rtdetrv2_cli.media.selection import Reached, Selection, select
 from rtdetrv2_cli.media.video import read_video
 from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent, StreamState
@@ -48,6 +49,10 @@ class LiveSource(Source, Protocol):
 
     def batches(self, size: int) -> Generator[list[Frame | Failure | SourceEvent], None, None]:
         """What is there at the moment, at most `size` items, again and again until it ends."""
+        ...
+
+    def tap(self, taps: Mapping[str, Tap]) -> None:
+        """Lets others have the packets of streams, by their name; call it before `batches`."""
         ...
 
     def stop(self) -> None:

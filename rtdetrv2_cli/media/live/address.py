@@ -32,6 +32,8 @@ _DEVICES: Final = frozenset(
 )
 """FFmpeg's capture devices, as they are written before a colon."""
 
+_WHOLE_PICTURES: Final = frozenset(("lavfi", "x11grab", "gdigrab", "fbdev", "kmsgrab"))
+
 _PREFIXED: Final = re.compile(rf"({'|'.join(sorted({'lavfi', *_DEVICES}))}):(?!//)(.+)", re.DOTALL)
 _SCREEN: Final = re.compile(r"screen(?::(.+))?")
 
@@ -81,6 +83,16 @@ def is_streamed(source: str) -> bool:
         return _is_camera(path) or (path.is_file() and path.suffix.lower() == ".sdp")
     prefixed = _PREFIXED.fullmatch(source) is not None
     return prefixed or _SCREEN.fullmatch(source) is not None or _is_camera_name(source)
+
+
+def is_never_compressed(source: str) -> bool:
+    """Whether a live source gives whole pictures: a screen, or FFmpeg's generators."""
+    if is_url(source) or os.path.lexists(source):
+        return False
+    prefixed = _PREFIXED.fullmatch(source)
+    if prefixed is None:
+        return _SCREEN.fullmatch(source) is not None
+    return prefixed[1] in _WHOLE_PICTURES
 
 
 def streamed_name(source: str) -> str:

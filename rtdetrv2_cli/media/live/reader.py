@@ -27,6 +27,7 @@ from rtdetrv2_cli.media.live.connection import (
 )
 from rtdetrv2_cli.media.live.decoder import FLAWS, Decoder, Picture
 from rtdetrv2_cli.media.live.options import LiveOptions, Transport
+from rtdetrv2_cli.media.live.tap import Tap, Untapped
 from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.media.video import Upright
 from rtdetrv2_cli.stream import StalledError, watch
@@ -79,6 +80,8 @@ class StreamReader:
 
     def __init__(self, item: Input, options: LiveOptions, stop: Event) -> None:
         self.name = item.name
+        self.tap: Tap = Untapped()
+        """What else gets the packets; set before the first of them."""
         self.state = StreamState(item.name, item.stream)
         self.decode_seconds = 0.0
         """Spent on decoding by the connections that are over."""
@@ -168,16 +171,18 @@ class StreamReader:
             limit=lambda: phase.limit,
             until=self._stop,
         )
-        with closing(packets), _set_after(released):
+        with closing(packets), _set_after(released), closing(self.tap):
             try:
                 opened = next(packets, None)
                 if not isinstance(opened, Opened):
                     return
                 phase.enter(opened)
+                self.tap.open(opened.video, has_times=opened.has_times)
                 decoder = Decoder(opened, address, self._options, self.state, self._stop)
                 for item in packets:
                     match item:
                         case Received():
+                            self.tap.take(item.packet)
                             yield from self._placed(decoder.frames(item, packets.ready), decoder)
                             self._note(decoder)
                             phase.check(decoder.frame_at)

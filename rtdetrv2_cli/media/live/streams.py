@@ -4,7 +4,7 @@ Each has a thread that reads, on which it waits, decodes and tries again, so tha
 another; the threads are those of `rtdetrv2_cli.stream`. Knows no model.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from time import monotonic
 from typing import Final
@@ -13,6 +13,7 @@ from rtdetrv2_cli.errors import StreamLostError
 from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.live.options import LiveOptions
 from rtdetrv2_cli.media.live.reader import Item, StreamReader
+from rtdetrv2_cli.media.live.tap import Tap
 from rtdetrv2_cli.stream import Latest, Until, latest, merge
 from rtdetrv2_cli.types import Failure, Frame, StreamState
 
@@ -41,6 +42,11 @@ class LiveStreams:
     def decode_seconds(self) -> float:
         """Time that the threads spent on decoding, all of them together."""
         return sum(reader.decode_seconds for reader in self._readers)
+
+    def tap(self, taps: Mapping[str, Tap]) -> None:
+        """Lets others have the packets of streams, by their name; call it before `batches`."""
+        for reader in self._readers:
+            reader.tap = taps.get(reader.name, reader.tap)
 
     def stop(self) -> None:
         """Ends `batches` at once, from any thread."""
