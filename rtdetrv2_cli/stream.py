@@ -191,6 +191,19 @@ class Feed(Generic[T]):
             self._thread.start()
         self._put(item)
 
+    def offer(self, item: T) -> bool:
+        """Hands an item over if there is room for it; never waits."""
+        if self._thread.ident is None:
+            self._thread.start()
+        if self._ended:
+            self._raise()
+            return False
+        try:
+            self._queue.put_nowait(item)
+        except Full:
+            return False
+        return True
+
     def close(self) -> None:
         """Waits until everything is taken; a second call does nothing."""
         if self._thread.ident is None or self._stop.is_set():

@@ -464,6 +464,37 @@ def test_an_error_of_a_feed_reaches_who_feeds_it(when):
     feed.stop()
 
 
+def test_a_feed_that_is_offered_more_than_it_has_room_for_refuses_it_at_once():
+    gate, taken = threading.Event(), []
+
+    def take(item: int) -> None:
+        taken.append(item)
+        assert gate.wait(60)
+
+    feed = Feed(take, 2)
+    assert feed.offer(0)
+    while not taken:
+        time.sleep(0.001)
+    assert [feed.offer(item) for item in range(1, 6)] == [True, True, False, False, False]
+    gate.set()
+    feed.close()
+    assert taken == [0, 1, 2]
+    assert not feed.offer(6)
+
+
+def test_an_error_of_a_feed_reaches_who_offers():
+    def take(_: int) -> None:
+        raise ValueError("bad")
+
+    feed = Feed(take, 2)
+    feed.offer(0)
+    while not feed._ended:
+        time.sleep(0.001)
+    with pytest.raises(ValueError, match="bad"):
+        feed.offer(1)
+    feed.stop()
+
+
 def test_a_feed_that_is_stopped_takes_no_more():
     began, gate, taken = threading.Event(), threading.Event(), []
 

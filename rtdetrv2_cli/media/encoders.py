@@ -152,6 +152,8 @@ _APPLE: Final = "an Apple computer"
 _X265_AT_ONCE: Final = {"tune": "zerolatency", "forced-idr": "1"}
 # Several threads would cut each picture into slices, which GStreamer's receiver takes for pictures.
 _X264_AT_ONCE: Final = {**_X265_AT_ONCE, "threads": "1"}
+_VPX_AT_ONCE: Final = {"lag-in-frames": "0"}
+_SVT_AT_ONCE: Final = {"svtav1-params": "pred-struct=1:lookahead=0"}
 _NVENC_AT_ONCE: Final = {"zerolatency": "1", "delay": "0", "forced-idr": "1"}
 _QSV_AT_ONCE: Final = {"async_depth": "1", "forced_idr": "1"}
 _APPLE_AT_ONCE: Final = {"realtime": "1"}
@@ -159,11 +161,14 @@ _APPLE_AT_ONCE: Final = {"realtime": "1"}
 ENCODERS: Final[dict[str, tuple[Encoder, ...]]] = {
     "h264": (Encoder("libx264", _x26x, at_once=_X264_AT_ONCE),),
     "hevc": (Encoder("libx265", _x26x, {"x265-params": "log-level=error"}, at_once=_X265_AT_ONCE),),
-    "vp9": (Encoder("libvpx-vp9", _vpx, worst=63),),
-    "av1": (Encoder("libsvtav1", _svt, worst=63), Encoder("libaom-av1", _aom, worst=63)),
+    "vp9": (Encoder("libvpx-vp9", _vpx, worst=63, at_once=_VPX_AT_ONCE),),
+    "av1": (
+        Encoder("libsvtav1", _svt, worst=63, at_once=_SVT_AT_ONCE),
+        Encoder("libaom-av1", _aom, worst=63, at_once=_VPX_AT_ONCE),
+    ),
     "h264_nvenc": (Encoder("h264_nvenc", _nvenc, needs=_NVIDIA, at_once=_NVENC_AT_ONCE),),
     "hevc_nvenc": (Encoder("hevc_nvenc", _nvenc, needs=_NVIDIA, at_once=_NVENC_AT_ONCE),),
-    "av1_nvenc": (Encoder("av1_nvenc", _nvenc, needs=_NVIDIA, worst=63),),
+    "av1_nvenc": (Encoder("av1_nvenc", _nvenc, needs=_NVIDIA, at_once=_NVENC_AT_ONCE, worst=63),),
     "h264_qsv": (
         Encoder("h264_qsv", _qsv, needs=_INTEL, pixel_format="nv12", at_once=_QSV_AT_ONCE),
     ),
