@@ -172,7 +172,8 @@ class SourceEvent:
     event: str
     """Short machine-readable name: `truncated`, `size_changed`, or, of live streams, `connected`,
     `reconnected`, `unreachable`, `stalled`, `lost`, `ended` or `gave_up`; of what is sent on,
-    `output_connected`, `output_lost` or `output_gave_up`."""
+    `output_connected`, `output_lost` or `output_gave_up`; of a file of a recording, when it is
+    complete, `segment`."""
     message: str
     stream: int = 0
     wall: float | None = None

@@ -7,6 +7,7 @@ from typer import Context, Exit
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli import record_options as rec
 from rtdetrv2_cli.cli import stream_options as live
 
 
@@ -70,6 +71,13 @@ def detect(
     overwrite: opt.Overwrite = False,
     skip_existing: opt.SkipExisting = False,
     resume: opt.Resume = False,
+    record: rec.Record = None,
+    record_raw: rec.RecordRaw = False,
+    record_on: rec.RecordOn = None,
+    pre_roll: rec.PreRoll = 5.0,
+    post_roll: rec.PostRoll = 10.0,
+    segment: rec.Segment = "10m",
+    keep: rec.KeepOption = None,
     fail_fast: opt.FailFast = False,
     max_errors: opt.MaxErrors = None,
     allow_truncated: opt.AllowTruncated = False,
@@ -133,15 +141,29 @@ def detect(
         skip=() if output == planning.STDOUT else (Path(output),),
         av_options=streaming.av_options,
     )
-    plan = planning.plan_run(
+    recording = rec.choose_recording(
+        record,
         inputs,
-        output,
-        media=not no_media,
-        records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
-        derived=planning.derived_files(coco=save_coco, yolo=save_txt, mot=save_mot),
-        crops=save_crop,
-        image_format=image_format,
+        raw=record_raw,
+        on=record_on,
+        pre_roll=pre_roll,
+        post_roll=post_roll,
+        segment=segment,
+        keep=keep,
     )
+    if recording and not usage.asks_for_files(context):
+        plan = planning.Plan(tuple(inputs), recording=recording)
+    else:
+        plan = planning.plan_run(
+            inputs,
+            output,
+            media=not no_media,
+            records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
+            derived=planning.derived_files(coco=save_coco, yolo=save_txt, mot=save_mot),
+            crops=save_crop,
+            image_format=image_format,
+            recording=recording,
+        )
     usage.refuse_unused(context, plan, named)
     plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing, resume=resume)
     if dry_run:
@@ -173,6 +195,7 @@ def detect(
         offline=offline,
     )
     job.check_coco_ids(plan, detector.labels, coco_ids)
+    triggers = rec.check_triggers(recording, detector)
     annotate = job.open_annotator(
         plan,
         detector.labels,
@@ -196,6 +219,16 @@ def detect(
         sinks.append(
             CommandSink(command, detector.labels, every=on_detect_every, timeout=on_detect_timeout)
         )
+    rec.add_recorder(
+        recording,
+        source,
+        plan.inputs,
+        sinks,
+        triggers=triggers,
+        annotate=annotate,
+        encode=encode,
+        waits=drop == "none",
+    )
     code = job.execute(
         report,
         source,

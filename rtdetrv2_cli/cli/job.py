@@ -46,6 +46,7 @@ def show(plan: Plan, model: str, *, as_json: bool) -> None:
         with suppress(DownloadError):  # known, and not here: what the run would fetch
             hub.pull(model, offline=True)
     records = [STDOUT] if plan.stdout else [str(path) for path in plan.records]
+    recording = None if plan.recording is None else str(plan.recording.folder)
     if as_json:
         inputs = [
             {
@@ -56,13 +57,13 @@ def show(plan: Plan, model: str, *, as_json: bool) -> None:
             }
             for item in plan.inputs
         ]
-        console.print_data(
-            {"model": {"name": model, "path": place}, "inputs": inputs, "records": records}
-        )
+        told = {"model": {"name": model, "path": place}, "inputs": inputs, "records": records}
+        console.print_data(told if recording is None else {**told, "recording": recording})
         return
     rows = [("model", model, str(place or "to be downloaded"))]
     rows += [(item.kind, item.name, _outcome(plan, item.name)) for item in plan.inputs]
     rows += [("records", record, "") for record in records]
+    rows += [] if recording is None else [("recording", recording, "")]
     console.print_rows(rows)
 
 
@@ -96,6 +97,7 @@ def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
         UsageError: it has no such quality.
     """
     suffixes = {path.suffix.lower() for path in plan.media.values()}
+    suffixes |= {".mp4"} if plan.records_drawn else set()
     for container in sorted(CONTAINERS[suffix] for suffix in suffixes if suffix in CONTAINERS):
         encoder = choose_encoder(container, encode.vcodec)
         encoder.settings(encode.crf, encode.preset)

@@ -4,6 +4,7 @@ from typer import Context, Exit
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli import record_options as rec
 from rtdetrv2_cli.cli import stream_options as streams
 from rtdetrv2_cli.cli import web_options as web
 
@@ -53,6 +54,13 @@ def live(
     crf: opt.Crf = 20,
     preset: opt.PresetOption = "veryfast",
     overwrite: opt.Overwrite = False,
+    record: rec.Record = None,
+    record_raw: rec.RecordRaw = False,
+    record_on: rec.RecordOn = None,
+    pre_roll: rec.PreRoll = 5.0,
+    post_roll: rec.PostRoll = 10.0,
+    segment: rec.Segment = "10m",
+    keep: rec.KeepOption = None,
     serve: web.Serve = None,
     token: web.Token = None,
     allow_host: web.AllowHost = None,
@@ -76,6 +84,8 @@ def live(
     rtdetrv2 live 0 : the first webcam; also /dev/video0, its name, or 'screen'
 
     rtdetrv2 live 0 rtsp://camera/stream --serve 8000 : look at http://127.0.0.1:8000
+
+    rtdetrv2 live rtsp://camera/stream --record yard --record-on person --keep 7d : clips of people
 
     rtdetrv2 live rtsp://a/1 rtsp://b/1 --no-media -o yard : two cameras, records only
 
@@ -111,9 +121,19 @@ def live(
     command = Command.parse(on_detect) if on_detect is not None else None
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(named, live=True)
+    recording = rec.choose_recording(
+        record,
+        inputs,
+        raw=record_raw,
+        on=record_on,
+        pre_roll=pre_roll,
+        post_roll=post_roll,
+        segment=segment,
+        keep=keep,
+    )
     is_shown = show or serve is not None
-    if (is_shown or on_detect is not None) and not usage.asks_for_files(context):
-        plan = planning.Plan(tuple(inputs), is_shown=is_shown)
+    if (is_shown or recording or on_detect is not None) and not usage.asks_for_files(context):
+        plan = planning.Plan(tuple(inputs), is_shown=is_shown, recording=recording)
     else:
         plan = planning.plan_run(
             inputs,
@@ -121,6 +141,7 @@ def live(
             media=not no_media,
             records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
             is_shown=is_shown,
+            recording=recording,
         )
     usage.refuse_unused(context, plan, named)
     plan = planning.settle_existing(plan, overwrite=overwrite)
@@ -153,6 +174,7 @@ def live(
         batch=None if batch == "auto" else int(batch),
         offline=offline,
     )
+    triggers = rec.check_triggers(recording, detector)
     annotate = job.open_annotator(
         plan,
         detector.labels,
@@ -167,9 +189,19 @@ def live(
         sinks.append(
             CommandSink(command, detector.labels, every=on_detect_every, timeout=on_detect_timeout)
         )
-    if view is not None and annotate is not None:
-        sinks.append(view.sink(detector.labels, annotate, report.summary))
     source = open_source(plan.inputs, live=streaming)
+    recorder = rec.add_recorder(
+        recording,
+        source,
+        plan.inputs,
+        sinks,
+        triggers=triggers,
+        annotate=annotate,
+        encode=encode,
+        waits=drop == "none",
+    )
+    if view is not None and annotate is not None:
+        sinks.append(view.sink(detector.labels, annotate, report.summary, recorder))
     window = None
     if show and isinstance(source, LiveSource):
         window = showing.Showing(

@@ -26,6 +26,7 @@ from rtdetrv2_cli.media.source import Input
 if TYPE_CHECKING:
     from rtdetrv2_cli.media.again.resume import Progress
     from rtdetrv2_cli.media.convert.convert import Format
+    from rtdetrv2_cli.media.record.options import RecordOptions
 
 STDOUT = "-"
 DERIVED: "Mapping[Format, str]" = {"coco": "coco.json", "yolo": "labels", "mot": "mot"}
@@ -62,6 +63,8 @@ class Plan:
     """Whether somebody may look while it runs."""
     published: Mapping[str, Target] = field(default_factory=dict)
     """Input name to where a stream is sent; then nothing else is written."""
+    recording: "RecordOptions | None" = None
+    """How streams are recorded beside all this, if they are."""
 
     @property
     def todo(self) -> list[Input]:
@@ -99,7 +102,7 @@ class Plan:
     @property
     def draws(self) -> bool:
         """Whether anything is drawn on."""
-        return bool(self.media or self.published) or self.is_shown
+        return bool(self.media or self.published) or self.is_shown or self.records_drawn
 
     @property
     def is_live(self) -> bool:
@@ -108,9 +111,20 @@ class Plan:
 
     @property
     def makes_video(self) -> bool:
-        """Whether any output is a video."""
+        """Whether anything is encoded as video."""
         files = any(path.suffix.lower() in CONTAINERS for path in self.media.values())
-        return files or bool(self.published)
+        return files or bool(self.published) or self.records_drawn
+
+    @property
+    def records_drawn(self) -> bool:
+        """Whether streams are recorded as they are drawn on."""
+        return self.recording is not None and not self.recording.raw
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether there are no outputs, but streams are shown or recorded."""
+        beside = self.is_shown or self.recording is not None
+        return beside and not (self.files or self.published or self.stdout)
 
     @property
     def makes_pictures(self) -> bool:
@@ -176,6 +190,7 @@ def plan_run(
     image_format: str | None = None,
     only_media: bool = False,
     is_shown: bool = False,
+    recording: "RecordOptions | None" = None,
 ) -> Plan:
     """Where the outputs of `inputs` go.
 
@@ -190,6 +205,7 @@ def plan_run(
         image_format: Of pictures in a folder; None keeps the source's.
         only_media: Refuse an output that holds records.
         is_shown: Whether somebody may look; a folder may get nothing then.
+        recording: How streams are recorded; the same.
 
     Raises:
         UsageError: the output does not suit the inputs, or would replace one.
@@ -210,7 +226,7 @@ def plan_run(
             path / "crops" if crops else None,
             path / "run.json",
         )
-        if not (plan.media or plan.records or plan.crops or is_shown):
+        if not (plan.media or plan.records or plan.crops or is_shown or recording):
             raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
     if only_media and not (plan.media or plan.published):
         raise UsageError(
@@ -218,7 +234,7 @@ def plan_run(
             "name a folder, or a file such as out.mp4"
         )
     _refuse_inputs_as_outputs(plan)
-    return replace(plan, is_shown=is_shown)
+    return replace(plan, is_shown=is_shown, recording=recording)
 
 
 def _one_file(inputs: Sequence[Input], path: Path) -> Plan:
@@ -335,7 +351,8 @@ def unfinished_sources(run_file: Path | None) -> list[str]:
 
 
 def _check_writable(plan: Plan) -> None:
-    for folder in {path.absolute().parent for path in plan.files}:
+    recorded = [] if plan.recording is None else [plan.recording.folder.absolute()]
+    for folder in {*(path.absolute().parent for path in plan.files), *recorded}:
         existing = next(place for place in (folder, *folder.parents) if place.exists())
         if not existing.is_dir():
             raise OutputError(f"{existing} is a file, not a folder: choose another --output")

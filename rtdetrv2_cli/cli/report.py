@@ -223,7 +223,9 @@ class Report:
         state = "" if self.status == "complete" else f"{self.status}: "
         failed = f", {counts.failed} failed" if counts.failed else ""
         skipped = f", {counts.skipped} skipped" if counts.skipped else ""
-        place = f" -> {self.plan.place}" if self.plan.place else self._sent()
+        recording = self.plan.recording
+        folder = self.plan.place or (recording.folder if recording is not None else None)
+        place = f" -> {folder}" if folder else self._sent()
         found = f"{counted(counts.detections, 'object')} in {counted(counts.frames, 'frame')}"
         of = f"of {inputs}{failed}{skipped}"
         return f"{state}{found} {of}, {counts.seconds:.1f} s{place}"

@@ -26,6 +26,12 @@ _ABOUT = {
     "allow_host": "serve",
     "on_detect_every": "on_detect",
     "on_detect_timeout": "on_detect",
+    "record_raw": "record",
+    "record_on": "record",
+    "segment": "record",
+    "keep": "record",
+    "pre_roll": "record_on",
+    "post_roll": "record_on",
 }
 """Options that say how to do what another one asks for."""
 
@@ -46,7 +52,7 @@ class _Rule(NamedTuple):
 
 _OF_STREAMS = (
     *("open_timeout", "read_timeout", "stall_timeout", "retries", "rtsp_transport"),
-    *("drop", "duration", "av_option"),
+    *("drop", "duration", "av_option", "record"),
     *("on_detect", "on_detect_every", "on_detect_timeout"),
 )
 
@@ -102,9 +108,9 @@ _RULES = (
         "this run writes no pictures and no videos to draw on",
     ),
     _Rule(
-        ("no_jsonl", "no_media", "overwrite"),
-        lambda plan, _: bool(plan.files or plan.published) or plan.stdout or not plan.is_shown,
-        "nothing is written while it is only shown: name an --output",
+        ("no_jsonl", "no_media", "overwrite", "skip_existing"),
+        lambda plan, _: not plan.only_looks,
+        "nothing else is written while it is only shown or recorded: name an --output",
     ),
     _Rule(
         ("save_mot",),
@@ -163,7 +169,7 @@ def refuse_incomplete(context: Context) -> None:
     """
     given = given_by_hand(context)
     for name, other in _ABOUT.items():
-        if name in given and not context.params[other]:
+        if name in given and not context.params.get(other):
             raise UsageError(f"{_flag(name)} is about {_flag(other)}, which is not given")
 
 

@@ -55,7 +55,7 @@ class View(Sink):
 
     def note(self, event: SourceEvent) -> None:
         """Remembers what was said last of the source, unless all is well."""
-        if event.event.startswith("output_"):
+        if event.event == "segment" or event.event.startswith("output_"):
             return
         with self._lock:
             self._tell(event.stream, "" if event.event in _WELL else event.message)

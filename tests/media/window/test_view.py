@@ -70,6 +70,13 @@ def test_it_remembers_what_keeps_a_stream_from_playing():
     assert (seen.told, seen.result.frame.index, seen.number) == ("given up", 1, 1)
 
 
+def test_a_file_that_is_recorded_does_not_hide_why_a_stream_does_not_play():
+    view = View()
+    view.note(SourceEvent("a", "lost", "the connection broke off", 0))
+    view.note(SourceEvent("a", "segment", "a/2026.mp4: 3 s", 0))
+    assert view.look(0).told == "the connection broke off"
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 9, 16])
 @pytest.mark.parametrize("area", [Size(600, 1000), Size(1000, 600), Size(80, 1000), Size(1, 1)])
 def test_tiles_lie_in_the_window_and_not_on_one_another(count, area):
