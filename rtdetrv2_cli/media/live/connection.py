@@ -130,7 +130,7 @@ def _packets(
 
 
 def _defaults(address: Address) -> dict[str, str]:
-    if address.origin == "file" and address.format is None:
+    if address.origin == "file":
         return {"format_whitelist": local_formats()}
     # Cameras of five frames a second take five seconds to open where FFmpeg measures their rate.
     return {"fpsprobesize": "0"} if address.origin == "network" else {}
