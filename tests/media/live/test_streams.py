@@ -3,7 +3,6 @@
 import io
 import os
 import shutil
-import statistics
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -16,7 +15,6 @@ from live_servers import (
     PATIENCE,
     ffmpeg,
     folder_handler,
-    frame_number,
     free_port,
     http_server,
     mjpeg_handler,
@@ -81,6 +79,13 @@ def test_a_generator_is_a_camera_that_comes_in_its_own_time():
     assert time.monotonic() - start > 0.9
     assert all(frame.size == Size(48, 64) and frame.source.live for frame in frames(seen))
     assert source.states[0].state == "ended"
+
+
+def test_the_lag_of_what_is_made_slower_than_it_plays_does_not_grow():
+    slow = "lavfi:testsrc=size=64x48:rate=50,realtime=speed=0.1"
+    seen = frames(streams(slow, max_frames=30).frames())
+    made = [frame.arrival.due - frame.seconds for frame in seen]
+    assert made[-1] - made[0] > 3  # in six seconds, six tenths of a second were made
 
 
 def test_the_newest_frame_wins_and_the_others_are_counted():
@@ -355,59 +360,6 @@ def test_of_four_cameras_a_dead_one_and_a_silent_one_hold_up_none():
                     break
     assert [state.connections for state in source.states] == [0, 1, 0, 1]
     assert taken[first] > 2 * taken[slow]
-
-
-@needs_gstreamer
-def test_a_slow_detector_sees_new_frames_and_its_lag_does_not_grow():
-    ages, lags = aged(seconds=6.0)
-    assert statistics.median(ages) <= 2
-    assert (
-        statistics.median(ages[len(ages) // 2 :]) <= statistics.median(ages[: len(ages) // 2]) + 1
-    )
-    assert statistics.median(lags) < 1
-
-
-@needs_gstreamer
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_the_lag_does_not_grow_in_ten_minutes():
-    ages, _ = aged(seconds=600.0)
-    assert statistics.median(ages) <= 1
-    assert statistics.median(ages[-100:]) <= 1
-
-
-def aged(seconds: float, fps: int = 20) -> tuple[list[int], list[float]]:
-    """By how many frames each frame is older than the newest when it is taken, and its lag.
-
-    A frame is looked at for three times as long as it lasts.
-    """
-    ages, lags = [], []
-    with rtsp_server(free_port(), "--fps", fps) as url:
-        watched = streams(url, drop="newest", duration=seconds + PATIENCE)
-        newest = streams(url, drop="newest", duration=seconds + PATIENCE)
-        seen = [0]
-
-        def follow() -> None:
-            for item in newest.frames():
-                if is_frame(item):
-                    seen[0] = frame_number(item.image)
-
-        follower = threading.Thread(target=follow, daemon=True)
-        follower.start()
-        wait_for(lambda: seen[0])
-        with closing(watched.frames()) as items:
-            items_until(items, is_frame)
-            end = time.monotonic() + seconds
-            for item in items:
-                if is_frame(item):
-                    ages.append(seen[0] - frame_number(item.image))
-                    lags.append(time.monotonic() - item.arrival.due)
-                    time.sleep(3 / fps)
-                if time.monotonic() > end:
-                    break
-        newest.stop()
-        follower.join(PATIENCE)
-    return ages, lags
 
 
 def handles() -> int:

@@ -1,0 +1,183 @@
+"""`rtdetrv2 live` left running: memory, threads and file handles stay as they are.
+
+Four cameras: one faster than the engine, one that breaks off again and again and comes back with
+another picture size, one that is silent, one that is off. People look at them and leave.
+"""
+
+import io
+import json
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
+from itertools import cycle
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from live_servers import PATIENCE, free_port, http_server, mjpeg_handler, silent_server, wait_for
+from PIL import Image
+
+pytest.importorskip("uvicorn")
+
+_log = logging.getLogger(__name__)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+FAST = "lavfi:testsrc=size=320x240:rate=200"
+MEGABYTE = 1_000_000
+WARM_FRAMES = 500
+THREADS_REST_SECONDS = 11
+"""Threads that drew for a viewer end when they have had nothing to do for ten."""
+
+
+class Use(NamedTuple):
+    """What a process takes of the machine."""
+
+    resident: int
+    """Bytes."""
+    threads: int
+    handles: int
+
+
+def use_of(pid: int) -> Use:
+    status = Path(f"/proc/{pid}/status").read_text()
+    figures = [int(re.search(rf"^{name}:\s+(\d+)", status, re.M)[1]) for name in NAMES]
+    return Use(figures[0] * 1024, figures[1], len(list(Path(f"/proc/{pid}/fd").iterdir())))
+
+
+NAMES = ("VmRSS", "Threads")
+
+
+def least_use_of(pid: int, seconds: float) -> Use:
+    """The least of each in a while: cameras that are tried again come and go."""
+    uses, end = [use_of(pid)], time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.1)
+        uses.append(use_of(pid))
+    return Use(*map(min, zip(*uses, strict=True)))
+
+
+@contextmanager
+def unsteady_camera() -> Iterator[str]:
+    """Motion JPEG that breaks off after two seconds; every connection has another picture size."""
+    sizes = cycle([(96, 128), (240, 320)])
+
+    def jpegs(height: int, width: int) -> list[bytes]:
+        noise = np.random.default_rng(0).integers(0, 255, (8, height, width, 3), np.uint8)
+        buffers = [io.BytesIO() for _ in noise]
+        for picture, buffer in zip(noise, buffers, strict=True):
+            Image.fromarray(picture).save(buffer, "JPEG")
+        return [buffer.getvalue() for buffer in buffers]
+
+    class Handler(mjpeg_handler([])):
+        def do_GET(self) -> None:  # noqa: N802 - http.server's name
+            mjpeg_handler(jpegs(*next(sizes)), 0.01, 200).do_GET(self)
+
+    with http_server(Handler) as url:
+        yield f"{url}/cam.mjpg"
+
+
+class Viewer:
+    """A browser that looks at everything the view has, and leaves in the middle."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def figures(self) -> dict[str, dict]:
+        """How every stream fares, by its name."""
+        told = json.loads(self._fetch("/state"))["streams"]
+        return {stream["name"]: stream for stream in told}
+
+    def look(self) -> None:
+        for path in ("/", "/page.js", "/healthz", "/metrics", "/streams/0.jpg", "/view?seen=0:0"):
+            assert self._fetch(path)
+        for path in ("/streams/0.mjpg", "/streams/1.mjpg", "/events"):
+            with socket.create_connection(("127.0.0.1", self._port), PATIENCE) as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+                # a page that is closed, its picture half sent
+                assert connection.recv(5000).startswith(b"HTTP/1.1 200")
+                connection.recv(5000)
+
+    def _fetch(self, path: str) -> bytes:
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running(*arguments: object, cwd: Path) -> Iterator[tuple[subprocess.Popen, Viewer]]:
+    """`rtdetrv2 live`, its messages in `messages.txt`."""
+    # The shell of a background job may have had Ctrl-C ignored.
+    begin = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from rtdetrv2_cli.cli.main import main; main(sys.argv[1:])"
+    )
+    messages = cwd / "messages.txt"
+    with messages.open("w") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-c", begin, "live", *map(str, arguments)], cwd=cwd, stderr=told
+        )
+    try:
+        wait_for(lambda: re.search(r"watch at \S+:\d+/", messages.read_text()))
+        port = re.search(r"watch at \S+:(\d+)/", messages.read_text())[1]
+        yield process, Viewer(int(port))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def soaked(seconds: float, folder: Path, weights: Path) -> None:
+    """Runs for a time, and looks again and again at what it takes and at what it shows."""
+    with ExitStack() as stack:
+        unsteady = stack.enter_context(unsteady_camera())
+        silent = f"tcp://127.0.0.1:{stack.enter_context(silent_server())}"
+        dead = f"rtsp://127.0.0.1:{free_port()}/cam"
+        options = ["-m", weights, "--max-det", 2, "--open-timeout", 2, "--no-media", "--save-csv"]
+        command = [FAST, unsteady, silent, dead, *options, "-o", "out", "--serve", 0]
+        process, viewer = stack.enter_context(running(*command, cwd=folder))
+        wait_for(lambda: viewer.figures().get(FAST, {"frames": 0})["frames"] > WARM_FRAMES)
+        wait_for(lambda: viewer.figures()[unsteady]["connections"] > 2)
+        viewer.look()
+        time.sleep(THREADS_REST_SECONDS)
+        first, before = least_use_of(process.pid, 5), viewer.figures()
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            viewer.look()
+            use = least_use_of(process.pid, 1)
+            _log.info("%.0f s left: %s", end - time.monotonic(), use)
+            assert use.resident - first.resident < 20 * MEGABYTE, (first, use)
+            time.sleep(min(20, seconds / 10))
+        wait_for(lambda: use_of(process.pid).threads <= first.threads, 2 * PATIENCE)
+        wait_for(lambda: use_of(process.pid).handles <= first.handles, 2 * PATIENCE)
+        after = viewer.figures()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    assert after[FAST]["frames"] - before[FAST]["frames"] > seconds
+    assert after[unsteady]["connections"] > before[unsteady]["connections"]
+    assert [after[name]["connections"] for name in (FAST, silent, dead)] == [1, 0, 0]
+    with (folder / "out/detections.jsonl").open() as lines:
+        counted = Counter(json.loads(line)["type"] for line in lines)
+    totals = json.loads((folder / "out/run.json").read_text())["counts"]
+    assert counted["frame"] == totals["frames"] >= after[FAST]["frames"]
+
+
+def test_a_minute_leaves_memory_threads_and_handles_as_they_were(tmp_path, tiny_weights):
+    soaked(10, tmp_path, tiny_weights)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_an_hour_leaves_memory_threads_and_handles_as_they_were(tmp_path, tiny_weights):
+    soaked(3600, tmp_path, tiny_weights)
