@@ -1,6 +1,7 @@
 """Servers of streams for tests: each is ready when its function returns, and gone at its end."""
 
 import io
+import select
 import shutil
 import socket
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -134,6 +135,43 @@ def silent_server() -> Iterator[int]:
             server.shutdown(socket.SHUT_RDWR)
             for each in accepted:
                 each.close()
+    thread.join(PATIENCE)
+
+
+@contextmanager
+def cutting_proxy(port: int, answered: int) -> Iterator[int]:
+    """A port that hands on to another, and cuts each connection after so many bytes of answer.
+
+    One connection at a time, on one thread.
+    """
+
+    def relay(client: socket.socket) -> None:
+        left = answered
+        with client, socket.create_connection(("127.0.0.1", port), PATIENCE) as server:
+            while left > 0:
+                for ready in select.select([client, server], [], [], PATIENCE)[0]:
+                    data = ready.recv(2000)
+                    if not data:
+                        return
+                    (server if ready is client else client).sendall(data)
+                    left -= len(data) if ready is server else 0
+
+    def accept() -> None:
+        while True:
+            try:
+                client = listening.accept()[0]
+            except OSError:
+                return
+            with suppress(OSError):
+                relay(client)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
     thread.join(PATIENCE)
 
 

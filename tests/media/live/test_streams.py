@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from live_servers import (
     PATIENCE,
+    cutting_proxy,
     ffmpeg,
     folder_handler,
     free_port,
@@ -366,20 +367,18 @@ def handles() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def reconnected(times: int) -> None:
+def reconnected(url: str, times: int) -> None:
     """Lets a stream come back so often, and looks for what is left of each time."""
-    handler = mjpeg_handler([jpeg(i) for i in range(4)], seconds=0.0, limit=6)
-    with http_server(handler) as url:
-        source = streams(f"{url}/cam", retry_wait=0.001, retry_max_wait=0.002, duration=3600.0)
-        with closing(source.frames()) as items:
-            for _ in range(5):
-                items_until(items, is_event("lost"))
-            before = threading.active_count(), handles(), resident()
-            for _ in range(times):
-                items_until(items, is_event("reconnected"))
-            wait_for(lambda: threading.active_count() <= before[0] + 3)
-            wait_for(lambda: handles() <= before[1] + 6)
-    assert resident() - before[2] < 20e6
+    source = streams(url, retry_wait=0.001, retry_max_wait=0.002, duration=3600.0)
+    with closing(source.frames()) as items:
+        for _ in range(5):
+            items_until(items, is_event("lost"))
+        before = threading.active_count(), handles(), resident()
+        for _ in range(times):
+            items_until(items, is_event("reconnected"))
+        wait_for(lambda: threading.active_count() <= before[0] + 3)
+        wait_for(lambda: handles() <= before[1] + 6)
+        assert resident() - before[2] < 20e6
     assert source.states[0].connections > times
 
 
@@ -387,15 +386,25 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
-def test_reconnecting_leaves_nothing_behind():
-    reconnected(30)
+needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
+two_hundred = pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
-@pytest.mark.slow
-def test_reconnecting_two_hundred_times_leaves_nothing_behind():
-    reconnected(200)
+@needs_proc
+@pytest.mark.parametrize("times", [30, two_hundred])
+def test_reconnecting_leaves_nothing_behind(times):
+    handler = mjpeg_handler([jpeg(i) for i in range(4)], seconds=0.0, limit=6)
+    with http_server(handler) as url:
+        reconnected(f"{url}/cam", times)
+
+
+@needs_proc
+@needs_gstreamer
+@pytest.mark.parametrize("times", [8, two_hundred])
+def test_reconnecting_to_a_server_of_rtsp_leaves_nothing_behind(times):
+    port = free_port()
+    with rtsp_server(port), cutting_proxy(port, 12_000) as cut:
+        reconnected(f"rtsp://127.0.0.1:{cut}/cam", times)
 
 
 def test_streams_and_files_are_not_read_together(make_picture):
