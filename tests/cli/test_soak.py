@@ -10,14 +10,11 @@ import json
 import logging
 import re
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.client import HTTPConnection
 from itertools import cycle
 from operator import gt
 from pathlib import Path
@@ -25,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from live_runs import running
 from live_servers import (
     PATIENCE,
     cutting_proxy,
@@ -98,58 +96,6 @@ def unsteady_camera() -> Iterator[str]:
         yield f"{url}/cam.mjpg"
 
 
-class Viewer:
-    """A browser that looks at everything the view has, and leaves in the middle."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-
-    def figures(self) -> dict[str, dict]:
-        """How every stream fares, by its name."""
-        told = json.loads(self._fetch("/state"))["streams"]
-        return {stream["name"]: stream for stream in told}
-
-    def look(self) -> None:
-        for path in ("/", "/page.js", "/healthz", "/metrics", "/streams/0.jpg", "/view?seen=0:0"):
-            assert self._fetch(path)
-        for path in ("/streams/0.mjpg", "/streams/1.mjpg", "/events"):
-            with socket.create_connection(("127.0.0.1", self._port), PATIENCE) as connection:
-                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-                # a page that is closed, its picture half sent
-                assert connection.recv(5000).startswith(b"HTTP/1.1 200")
-                connection.recv(5000)
-
-    def _fetch(self, path: str) -> bytes:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().read()
-        finally:
-            connection.close()
-
-
-@contextmanager
-def running(*arguments: object, cwd: Path) -> Iterator[tuple[subprocess.Popen, Viewer]]:
-    """`rtdetrv2 live`, its messages in `messages.txt`."""
-    # The shell of a background job may have had Ctrl-C ignored.
-    begin = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from rtdetrv2_cli.cli.main import main; main(sys.argv[1:])"
-    )
-    messages = cwd / "messages.txt"
-    with messages.open("w") as told:
-        process = subprocess.Popen(
-            [sys.executable, "-c", begin, "live", *map(str, arguments)], cwd=cwd, stderr=told
-        )
-    try:
-        wait_for(lambda: re.search(r"watch at \S+:\d+/", messages.read_text()))
-        port = re.search(r"watch at \S+:(\d+)/", messages.read_text())[1]
-        yield process, Viewer(int(port))
-    finally:
-        process.kill()
-        process.wait()
-
-
 def soaked(seconds: float, folder: Path, weights: Path) -> None:
     """Runs for a time, and looks again and again at what it takes and at what it shows."""
     with ExitStack() as stack:
@@ -164,15 +110,16 @@ def soaked(seconds: float, folder: Path, weights: Path) -> None:
         process, viewer = stack.enter_context(running(*command, cwd=folder))
 
         def connections(*names: str) -> list[int]:
-            told = viewer.figures()
+            told = viewer.streams()
             return [told[name]["connections"] for name in names]
 
-        wait_for(lambda: viewer.figures().get(FAST, {"frames": 0})["frames"] > WARM_FRAMES)
-        wait_for(lambda: min(connections(cut, unsteady)) > 1)
+        wait_for(lambda: FAST in viewer.streams())
+        wait_for(lambda: viewer.streams()[FAST]["frames"] > WARM_FRAMES, 4 * PATIENCE)
+        wait_for(lambda: min(connections(cut, unsteady)) > 1, 4 * PATIENCE)
         viewer.look()
         time.sleep(THREADS_REST_SECONDS)
         first, came = least_use_of(process.pid, 5), connections(cut, unsteady)
-        before = viewer.figures()[FAST]["frames"]
+        before = viewer.streams()[FAST]["frames"]
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             viewer.look()
@@ -183,7 +130,7 @@ def soaked(seconds: float, folder: Path, weights: Path) -> None:
         wait_for(lambda: all(map(gt, connections(cut, unsteady), came)))
         wait_for(lambda: use_of(process.pid).threads <= first.threads, 2 * PATIENCE)
         wait_for(lambda: use_of(process.pid).handles <= first.handles, 2 * PATIENCE)
-        after = viewer.figures()[FAST]["frames"]
+        after = viewer.streams()[FAST]["frames"]
         assert connections(FAST, silent, dead) == [1, 0, 0]
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
