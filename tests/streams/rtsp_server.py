@@ -8,7 +8,8 @@ blocks, least significant bit on the left: milliseconds of the monotonic clock, 
 of a machine share (`drawn_at` in live_servers.py reads it). What is sent to `/record` as H.264 is
 written to a file in MPEG-TS, which each sender begins anew; `/record0` and `/record1` have files of
 their own, with the number behind the name. It prints `ready` when it listens, and ends when its
-standard input is closed, so that no test leaves it behind.
+standard input is closed, so that no test leaves it behind. `--stall-after` lets it send nothing for
+four seconds after so many frames.
 """
 
 import argparse
@@ -24,6 +25,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - versions come first
 
 BITS = 32
+STALL_SECONDS = 4.0
 
 
 def picture(number: int, width: int, height: int) -> bytes:
@@ -52,15 +54,17 @@ class Camera(GstRtspServer.RTSPMediaFactory):
 
     def start(self, media: GstRtspServer.RTSPMedia) -> None:
         source = media.get_element().get_by_name("source")
-        sent, gone = 0, False
+        sent, gone, goes_on = 0, False, 0.0
 
         def leave(_: GstRtspServer.RTSPMedia) -> None:
             nonlocal gone
             gone = True
 
         def push() -> bool:
-            nonlocal sent
-            if not gone and not (self.stall_after and sent >= self.stall_after):
+            nonlocal sent, goes_on
+            if sent == self.stall_after and not goes_on:
+                goes_on = time.monotonic() + STALL_SECONDS
+            if not gone and time.monotonic() >= goes_on:
                 now = time.monotonic_ns() // 1_000_000
                 data = picture(now % 2**BITS, self.width, self.height)
                 # what is refused while a client comes is a frame that nobody sees
@@ -105,7 +109,7 @@ def main() -> None:
     parser.add_argument("--size", default="320x240")
     parser.add_argument("--fps", type=int, default=25)
     parser.add_argument("--user")
-    parser.add_argument("--stall-after", type=int, default=0)
+    parser.add_argument("--stall-after", type=int, default=-1)
     parser.add_argument("--udp-only", action="store_true")
     parser.add_argument("--record")
     args = parser.parse_args()

@@ -228,6 +228,20 @@ def test_transport_stream_over_udp():
 
 
 @needs_ffmpeg
+def test_a_sender_over_udp_that_falls_silent_is_waited_for():
+    url = f"udp://127.0.0.1:{free_port()}"
+    sender = ["-re", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=20", "-g", 10, "-f", "mpegts"]
+    with closing(streams(url, read_timeout=1.0).frames()) as items:
+        with ffmpeg(*sender, url):
+            seen = items_until(items, is_frame)
+        seen += items_until(items, is_event("stalled"))
+        with ffmpeg(*sender, url):
+            again = items_until(items, is_event("reconnected")) + items_until(items, is_frame)
+    assert "nothing has come for 1 s" in seen[-1].message
+    assert again[-1].seconds > seen[-2].seconds
+
+
+@needs_ffmpeg
 def test_rtp_by_a_session_description(tmp_path):
     description = tmp_path / "cam.sdp"
     pattern = ["-re", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=20", "-g", 10, "-c:v", "mpeg4"]
@@ -312,8 +326,22 @@ def test_a_stream_that_stalls_in_the_middle_is_connected_again():
         closing(streams(url, read_timeout=1.0).frames()) as items,
     ):
         seen = items_until(items, is_event("stalled"))
+        again = items_until(items, is_event("reconnected")) + items_until(items, is_frame)
     assert frames(seen)
     assert "nothing has come for 1 s" in seen[-1].message
+    assert again[-1].index > frames(seen)[-1].index
+
+
+def test_a_camera_that_sends_no_pictures_any_more_is_connected_again():
+    pictures = [jpeg(1), *[b"\xff\xd8 no picture \xff\xd9"] * 1000]
+    with http_server(mjpeg_handler(pictures, seconds=0.05)) as url:
+        source = streams(f"{url}/cam", stall_timeout=0.5)
+        with closing(source.frames()) as items:
+            seen = items_until(items, is_event("stalled"))
+            again = items_until(items, is_event("reconnected")) + items_until(items, is_frame)
+    assert "packets come, but no picture for 0.5 s" in seen[-1].message
+    assert events(again) == ["reconnected"]
+    assert source.states[0].damaged > 0
 
 
 def test_packets_without_pictures_are_a_stall():
