@@ -142,7 +142,7 @@ def soaked(seconds: float, folder: Path, weights: Path) -> None:
 
 
 @needs_gstreamer
-def test_a_minute_leaves_memory_threads_and_handles_as_they_were(tmp_path, tiny_weights):
+def test_a_while_leaves_memory_threads_and_handles_as_they_were(tmp_path, tiny_weights):
     soaked(10, tmp_path, tiny_weights)
 
 
