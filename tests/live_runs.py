@@ -64,19 +64,23 @@ class Viewer:
             self.begin(path)
 
 
+def command_line(*arguments: object) -> list[str]:
+    """`rtdetrv2` in a process of its own, which Ctrl-C ends though its shell may ignore it."""
+    begin = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from rtdetrv2_cli.cli.main import main; main()"
+    )
+    return [sys.executable, "-c", begin, *map(str, arguments)]
+
+
 @contextmanager
 def running(
     *arguments: object, cwd: Path, token: str | None = None
 ) -> Iterator[tuple[subprocess.Popen, Viewer]]:
     """`rtdetrv2 live`, which must be told to serve; its messages go to `messages.txt`."""
-    # The shell of a background job may have had Ctrl-C ignored.
-    begin = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from rtdetrv2_cli.cli.main import main; main(sys.argv[1:])"
-    )
     messages = cwd / "messages.txt"
     with messages.open("w") as told:
-        command = [sys.executable, "-c", begin, "live", *map(str, arguments)]
+        command = command_line("live", *arguments)
         process = subprocess.Popen(command, cwd=cwd, stdout=told, stderr=told)
     try:
         wait_for(lambda: re.search(r"watch at \S+:\d+/", messages.read_text()))

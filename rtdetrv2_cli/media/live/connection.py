@@ -125,7 +125,8 @@ def _packets(
         for packet in packets:
             yield Received(packet, monotonic())
     except av.FFmpegError as caught:
-        error = caught
+        # Without what it knows of this frame: a cycle, which would keep the container.
+        error = caught.with_traceback(None)
     yield Broken(error)
 
 
