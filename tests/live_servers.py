@@ -25,12 +25,17 @@ _SCRIPT = Path(__file__).parent / "streams" / "rtsp_server.py"
 BITS = 32
 
 
-def drawn_at(image) -> float:
-    """When `rtsp_server` or `mjpeg_clock` drew a picture, in seconds of the monotonic clock."""
+def frame_number(image) -> int:
+    """The number in a picture that `numbered` has made, or `rtsp_server`."""
     height, width = image.shape[:2]
     block = width // BITS
     row = image[height // 4, block // 2 : BITS * block : block, 0]
-    return sum(int(value > 128) << bit for bit, value in enumerate(row)) / 1000
+    return sum(int(value > 128) << bit for bit, value in enumerate(row))
+
+
+def drawn_at(image) -> float:
+    """When `rtsp_server` or `mjpeg_clock` drew a picture, in seconds of the monotonic clock."""
+    return frame_number(image) / 1000
 
 
 def free_port() -> int:
@@ -234,11 +239,8 @@ def mjpeg_clock(fps: int) -> Iterator[str]:
             return 1
 
         def __getitem__(self, _: int) -> bytes:
-            milliseconds = time.monotonic_ns() // 1_000_000
-            bits = [255 * (milliseconds >> bit & 1) for bit in range(BITS)]
-            image = np.repeat(np.array([bits] * 240, np.uint8), 320 // BITS, axis=1)
             buffer = io.BytesIO()
-            Image.fromarray(image).save(buffer, "JPEG")
+            Image.fromarray(numbered(time.monotonic_ns() // 1_000_000)).save(buffer, "JPEG")
             return buffer.getvalue()
 
     with http_server(mjpeg_handler(Now(), 1 / fps)) as url:
