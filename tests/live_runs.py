@@ -83,7 +83,7 @@ def running(
         command = command_line("live", *arguments)
         process = subprocess.Popen(command, cwd=cwd, stdout=told, stderr=told)
     try:
-        wait_for(lambda: re.search(r"watch at \S+:\d+/", messages.read_text()))
+        wait_for(lambda: re.search(r"watch at \S+:\d+/", messages.read_text()), 4 * PATIENCE)
         port = re.search(r"watch at \S+:(\d+)/", messages.read_text())[1]
         yield process, Viewer(int(port), {"Authorization": f"Bearer {token}"} if token else None)
     finally:

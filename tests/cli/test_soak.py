@@ -113,7 +113,7 @@ def soaked(seconds: float, folder: Path, weights: Path) -> None:
             told = viewer.streams()
             return [told[name]["connections"] for name in names]
 
-        wait_for(lambda: FAST in viewer.streams())
+        wait_for(lambda: FAST in viewer.streams(), 4 * PATIENCE)
         wait_for(lambda: viewer.streams()[FAST]["frames"] > WARM_FRAMES, 4 * PATIENCE)
         wait_for(lambda: min(connections(cut, unsteady)) > 1, 4 * PATIENCE)
         viewer.look()
