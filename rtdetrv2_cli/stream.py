@@ -60,6 +60,17 @@ class _End:
 _END = _End()
 
 
+def _raise(end: _End) -> None:
+    """Raises the error that ended a stream, if one did; who calls it keeps the end no longer."""
+    error, end.error = end.error, None
+    try:
+        if error is not None:
+            raise error
+    finally:
+        # The error knows this frame: a cycle, which would keep all that the stream read from.
+        del error
+
+
 @dataclass(slots=True)
 class QueueUse:
     """How the queue between a thread and its consumer was used."""
@@ -112,8 +123,7 @@ class Stream(Iterator[T]):
                 self._use.waiting += ready
                 return item
             self.close()
-            if item.error is not None:
-                raise item.error
+            _raise(item)
         raise StopIteration
 
     def close(self) -> None:
@@ -327,8 +337,7 @@ class Watch(Stream[T]):
             if not isinstance(item, _End):
                 return item
             self.close()
-            if item.error is not None:
-                raise item.error
+            _raise(item)
         raise StopIteration
 
     @property
@@ -427,8 +436,7 @@ class Latest(Iterator[T]):
             return item
         self.ended = True
         self.close()
-        if item.error is not None:
-            raise item.error
+        _raise(item)
         return None
 
     def stop(self) -> None:

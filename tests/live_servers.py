@@ -1,33 +1,41 @@
 """Servers of streams for tests: each is ready when its function returns, and gone at its end."""
 
+import io
+import select
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 PATIENCE = 60
 """Seconds that a test waits for what ought to happen at once, on a machine that is busy."""
 
 _SYSTEM_PYTHON = "/usr/bin/python3"
 _SCRIPT = Path(__file__).parent / "streams" / "rtsp_server.py"
-BITS = 16
+BITS = 32
 
 
 def frame_number(image) -> int:
-    """The number that a camera of `rtsp_server` has drawn into a picture."""
+    """The number in a picture that `numbered` has made, or `rtsp_server`."""
     height, width = image.shape[:2]
     block = width // BITS
     row = image[height // 4, block // 2 : BITS * block : block, 0]
     return sum(int(value > 128) << bit for bit, value in enumerate(row))
+
+
+def drawn_at(image) -> float:
+    """When `rtsp_server` or `mjpeg_clock` drew a picture, in seconds of the monotonic clock."""
+    return frame_number(image) / 1000
 
 
 def free_port() -> int:
@@ -69,7 +77,7 @@ def _started(command: list[str]) -> subprocess.Popen:
 
 @contextmanager
 def rtsp_server(port: int, *options: object) -> Iterator[str]:
-    """GStreamer's, with a camera that draws the number of each frame; gives its URL."""
+    """GStreamer's, with a camera that draws its clock into each frame; gives its URL."""
     command = [_SYSTEM_PYTHON, str(_SCRIPT), str(port), *map(str, options)]
     process = _started(command)
     try:
@@ -136,6 +144,43 @@ def silent_server() -> Iterator[int]:
 
 
 @contextmanager
+def cutting_proxy(port: int, answered: int) -> Iterator[int]:
+    """A port that hands on to another, and cuts each connection after so many bytes of answer.
+
+    One connection at a time, on one thread.
+    """
+
+    def relay(client: socket.socket) -> None:
+        left = answered
+        with client, socket.create_connection(("127.0.0.1", port), PATIENCE) as server:
+            while left > 0:
+                for ready in select.select([client, server], [], [], PATIENCE)[0]:
+                    data = ready.recv(2000)
+                    if not data:
+                        return
+                    (server if ready is client else client).sendall(data)
+                    left -= len(data) if ready is server else 0
+
+    def accept() -> None:
+        while True:
+            try:
+                client = listening.accept()[0]
+            except OSError:
+                return
+            with suppress(OSError):
+                relay(client)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+    thread.join(PATIENCE)
+
+
+@contextmanager
 def http_server(handler) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
@@ -160,7 +205,7 @@ def folder_handler(folder: Path):
     return Handler
 
 
-def mjpeg_handler(pictures: list[bytes], seconds: float = 0.05, limit: int = 10**9):
+def mjpeg_handler(pictures: Sequence[bytes], seconds: float = 0.05, limit: int = 10**9):
     """What cheap cameras do: JPEG pictures without end, or up to a limit per connection."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -181,6 +226,25 @@ def mjpeg_handler(pictures: list[bytes], seconds: float = 0.05, limit: int = 10*
             pass
 
     return Handler
+
+
+@contextmanager
+def mjpeg_clock(fps: int) -> Iterator[str]:
+    """Motion JPEG over HTTP with the time of each picture drawn into it; gives its URL."""
+
+    class Now:
+        """Pictures without end."""
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, _: int) -> bytes:
+            buffer = io.BytesIO()
+            Image.fromarray(numbered(time.monotonic_ns() // 1_000_000)).save(buffer, "JPEG")
+            return buffer.getvalue()
+
+    with http_server(mjpeg_handler(Now(), 1 / fps)) as url:
+        yield f"{url}/cam.mjpg"
 
 
 @contextmanager

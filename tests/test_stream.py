@@ -1,5 +1,7 @@
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Generator
 from threading import Event
 
@@ -537,3 +539,32 @@ def test_an_error_of_background_work_is_raised_where_its_result_is_asked_for():
     assert work.over.wait(60)
     with pytest.raises(BrokenError):
         work.result()
+
+
+def watched(items: Generator[int, None, None], depth: int):
+    return watch(items, depth, limit=lambda: 60, until=Event())
+
+
+@pytest.mark.parametrize("read", [prefetch, latest, watched])
+def test_an_error_that_was_raised_keeps_nothing(read):
+    class Camera:
+        pass
+
+    def broken(camera: Camera) -> Generator[int, None, None]:
+        yield 1
+        raise ValueError(camera)
+
+    camera = Camera()
+    gone = weakref.ref(camera)
+    gc.collect()
+    gc.disable()
+    try:
+        stream = read(broken(camera), 1)
+        del camera
+        assert next(stream) == 1
+        with pytest.raises(ValueError, match="Camera") as caught:
+            next(stream)
+        del stream, caught
+        assert gone() is None
+    finally:
+        gc.enable()

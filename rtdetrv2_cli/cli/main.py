@@ -117,9 +117,9 @@ def _report(error: BaseException) -> int:
     message = _MESSAGES.get(type(error)) or str(error)
     if code == 1:
         message = f"this is a bug in rtdetrv2, please report it: {type(error).__name__}: {error}"
-    console.say(message, kind="error")
+    # FFmpeg's errors, and what may follow from them, name what was opened, password and all
+    console.say(redact(message), kind="error")
     if console.log.isEnabledFor(logging.DEBUG):
-        # FFmpeg's errors name what was opened, password and all
         sys.stderr.write(redact("".join(traceback.format_exception(error))))
     return code
 

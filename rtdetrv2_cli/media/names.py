@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Final
 
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]+://"
-_URL: Final = re.compile(rf"({_SCHEME})([^\s'\"<>]*)")
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+\\*://)([^\s'\"<>]*)")
+"""In any text; in descriptions of filters its colon is escaped."""
+_QUERY: Final = re.compile(r"\?[\w.-]+=")
 
 
 def is_url(text: str) -> bool:
@@ -56,5 +58,9 @@ def redact(text: str, location: str = "") -> str:
 
 
 def _public_rest(rest: str) -> str:
+    # Cameras take passwords in a query too: `?pwd=p@ss`, where an address and a path precede it.
+    head = _QUERY.split(rest, maxsplit=1)[0]
+    if "/" in head.rpartition("@")[2]:
+        rest = head
     # Up to the last @ wherever it is: a password typed with / or ? or # in it must not show.
     return re.split(r"[?#]", rest.rpartition("@")[2])[0]

@@ -4,6 +4,7 @@ from typing import cast
 
 import av
 from av.buffer import Buffer
+from av.sidedata.sidedata import SideDataContainer
 
 
 def side_data(frame: av.VideoFrame, kind: str) -> bytes | None:
@@ -13,7 +14,9 @@ def side_data(frame: av.VideoFrame, kind: str) -> bytes | None:
     tells none at all.
     """
     try:
-        content = frame.side_data.get(kind)
+        # `frame.side_data` is this too, but kept by the frame, to which it refers: the frame would
+        # stay in memory until Python looks for such cycles, which may be hundreds of frames later.
+        content = SideDataContainer(frame).get(kind)  # type: ignore[call-arg]
     except ValueError:
         return None
     return None if content is None else bytes(cast(Buffer, content))

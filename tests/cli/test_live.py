@@ -1,14 +1,15 @@
 """`rtdetrv2 live`, and `detect` of streams: records, messages, exit codes, Ctrl-C in any state."""
 
+import gc
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from itertools import pairwise
 
 import pytest
+from live_runs import command_line
 from live_servers import (
     PATIENCE,
     free_port,
@@ -19,6 +20,8 @@ from live_servers import (
     silent_server,
     wait_for,
 )
+
+from rtdetrv2_cli.cli.report import Report
 
 CAMERA = "lavfi:testsrc=size=64x48:rate=20"
 
@@ -122,6 +125,17 @@ def test_a_dry_run_opens_nothing(live):
     assert "secret" not in outcome.out + outcome.err
 
 
+def test_what_loading_made_is_not_searched_for_cycles_while_it_runs(live, monkeypatch):
+    frozen = []
+    add = Report.add
+    monkeypatch.setattr(
+        Report, "add", lambda self, item: (frozen.append(gc.get_freeze_count()), add(self, item))
+    )
+    assert live(CAMERA, "-o", "-", "--max-frames", 2).code == 0
+    assert min(frozen) > 10_000
+    assert gc.get_freeze_count() == 0
+
+
 def test_folders_are_no_streams(live, tmp_path):
     assert live(tmp_path).code == 3
 
@@ -157,9 +171,12 @@ def test_a_password_is_in_no_traceback(live, tmp_path):
 
 
 def started(*arguments: object, cwd) -> subprocess.Popen:
-    command = [sys.executable, "-m", "rtdetrv2_cli", *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command_line(*arguments),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

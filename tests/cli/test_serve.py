@@ -11,6 +11,7 @@ import sys
 from time import monotonic, sleep
 
 import pytest
+from live_runs import command_line
 
 import rtdetrv2_cli.web.server
 
@@ -112,15 +113,8 @@ def test_the_token_may_come_from_the_environment(live, monkeypatch):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
 def test_a_run_is_watched_until_ctrl_c(tmp_path, tiny_weights):
-    # The shell of a background job may have had it ignored.
-    begin = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from rtdetrv2_cli.cli.main import main; main(sys.argv[1:])"
-    )
-    options = ["live", *SOURCES, "-m", str(tiny_weights), "--serve", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", begin, *options], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    command = command_line("live", *SOURCES, "-m", tiny_weights, "--serve", 0)
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     try:
         port = int(re.search(r"watch at http://127\.0\.0\.1:(\d+)/", process.stderr.readline())[1])
         deadline, states = monotonic() + 60, []

@@ -19,6 +19,9 @@ def test_names_that_differ_in_case_alone_have_a_fixed_order():
     [
         ("rtsp://user:secret@cam.local:554/live", "rtsp://cam.local:554/live"),
         ("rtsp://user:p@ss/w#rd?@cam/live", "rtsp://cam/live"),
+        ("rtsp://user:p?a=b@cam/live", "rtsp://cam/live"),
+        ("http://cam/video.cgi?user=me&pwd=p@ss/w@rd", "http://cam/video.cgi"),
+        ("http://user:p@ss@cam/video.cgi?pwd=p@ss", "http://cam/video.cgi"),
         ("https://host/clip.mp4?token=secret#t=1", "https://host/clip.mp4"),
         ("http://host/plain.mp4", "http://host/plain.mp4"),
         ("rtsp://user:se cret@cam/live", "rtsp://cam/live"),
@@ -33,6 +36,11 @@ def test_public_names_hold_no_secret(location, shown):
 def test_a_secret_in_a_message_is_taken_out():
     message = "Connection refused: 'rtsp://user:secret@cam/live' then rtsp://u:secret@b/x?k=y"
     assert redact(message) == "Connection refused: 'rtsp://cam/live' then rtsp://b/x"
+
+
+def test_a_secret_in_a_description_of_filters_is_taken_out():
+    graph = r"movie=http\://me\:secret@cam\:80/x?key=secret"
+    assert redact(graph) == r"movie=http\://cam\:80/x"
 
 
 def test_a_secret_with_spaces_and_quotes_is_taken_out_where_the_url_is_known():

@@ -3,16 +3,19 @@
     rtsp_server.py PORT [--size WxH] [--fps N] [--user NAME:PASSWORD] [--stall-after N] [--udp-only]
                    [--record FILE]
 
-It serves `/cam`: H.264, each frame with its own number drawn as a row of black and white blocks,
-least significant bit on the left (`frame_number` in live_servers.py reads it). What is sent to
-`/record` as H.264 is written to a file in MPEG-TS, which each sender begins anew; `/record0` and
-`/record1` have files of their own, with the number behind the name. It prints `ready` when it
-listens, and ends when its standard input is closed, so that no test leaves it behind.
+It serves `/cam`: H.264, each frame with the time when it was drawn as a row of black and white
+blocks, least significant bit on the left: milliseconds of the monotonic clock, which all processes
+of a machine share (`drawn_at` in live_servers.py reads it). What is sent to `/record` as H.264 is
+written to a file in MPEG-TS, which each sender begins anew; `/record0` and `/record1` have files of
+their own, with the number behind the name. It prints `ready` when it listens, and ends when its
+standard input is closed, so that no test leaves it behind. `--stall-after` lets it send nothing for
+four seconds after so many frames.
 """
 
 import argparse
 import sys
 import threading
+import time
 
 import gi
 
@@ -21,11 +24,12 @@ gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - versions come first
 
-BITS = 16
+BITS = 32
+STALL_SECONDS = 4.0
 
 
 def picture(number: int, width: int, height: int) -> bytes:
-    """A picture in I420: grey, a number in its upper half."""
+    """A picture in I420: grey, a number of at most 32 bits in its upper half."""
     block = width // BITS
     bits = [255 if number >> bit & 1 else 0 for bit in range(BITS)]
     row = b"".join(bytes([bit]) * block for bit in bits).ljust(width, b"\x80")
@@ -34,13 +38,12 @@ def picture(number: int, width: int, height: int) -> bytes:
 
 
 class Camera(GstRtspServer.RTSPMediaFactory):
-    """One H.264 stream, whose numbers go on from client to client."""
+    """One H.264 stream."""
 
     def __init__(self, width: int, height: int, fps: int, stall_after: int) -> None:
         super().__init__()
         self.width, self.height, self.fps = width, height, fps
         self.stall_after = stall_after
-        self.number = 0
         self.set_shared(True)
         self.set_launch(
             "( appsrc name=source is-live=true do-timestamp=true format=time "
@@ -51,19 +54,21 @@ class Camera(GstRtspServer.RTSPMediaFactory):
 
     def start(self, media: GstRtspServer.RTSPMedia) -> None:
         source = media.get_element().get_by_name("source")
-        sent, gone = 0, False
+        sent, gone, goes_on = 0, False, 0.0
 
         def leave(_: GstRtspServer.RTSPMedia) -> None:
             nonlocal gone
             gone = True
 
         def push() -> bool:
-            nonlocal sent
-            if not gone and not (self.stall_after and sent >= self.stall_after):
-                data = picture(self.number, self.width, self.height)
+            nonlocal sent, goes_on
+            if sent == self.stall_after and not goes_on:
+                goes_on = time.monotonic() + STALL_SECONDS
+            if not gone and time.monotonic() >= goes_on:
+                now = time.monotonic_ns() // 1_000_000
+                data = picture(now % 2**BITS, self.width, self.height)
                 # what is refused while a client comes is a frame that nobody sees
                 source.emit("push-buffer", Gst.Buffer.new_wrapped(data))
-                self.number += 1
                 sent += 1
             return not gone
 
@@ -104,7 +109,7 @@ def main() -> None:
     parser.add_argument("--size", default="320x240")
     parser.add_argument("--fps", type=int, default=25)
     parser.add_argument("--user")
-    parser.add_argument("--stall-after", type=int, default=0)
+    parser.add_argument("--stall-after", type=int, default=-1)
     parser.add_argument("--udp-only", action="store_true")
     parser.add_argument("--record")
     args = parser.parse_args()

@@ -127,7 +127,7 @@ def _of_path(path: Path) -> Address:
     if _is_camera(path):
         return Address(str(path), "device", "v4l2")
     if path.suffix.lower() == ".sdp":
-        return Address(str(path), "file", "sdp", {"protocol_whitelist": _SDP_PROTOCOLS})
+        return Address(str(path), "network", "sdp", {"protocol_whitelist": _SDP_PROTOCOLS})
     return Address(str(path.absolute()), "file", None, {"protocol_whitelist": _FILE_PROTOCOLS})
 
 

@@ -51,12 +51,15 @@ class StreamClock:
         """The next frame is the first of a connection."""
         self._origin = None
 
-    def stamp(self, camera: float | None, arrived: float) -> tuple[float, Arrival]:
+    def stamp(
+        self, camera: float | None, arrived: float, due: float | None = None
+    ) -> tuple[float, Arrival]:
         """A frame's time in seconds, and when it came.
 
         Args:
             camera: Its time in seconds as the camera says it; None where it says none.
             arrived: When it came, on the monotonic clock.
+            due: When it was to come, where that is known; None: the promptest frame tells.
         """
         own = arrived if camera is None else camera
         if self.started is None:
@@ -67,7 +70,8 @@ class StreamClock:
             self._promptest = _Promptest()
         self._last_time, self._last_arrival = own, arrived
         self.seconds = max(self.seconds, own + self._origin)
-        due = own + self._promptest.of(arrived - own, arrived)
+        if due is None:
+            due = own + self._promptest.of(arrived - own, arrived)
         return self.seconds, Arrival(time() - (monotonic() - arrived), due)
 
     def _jumps(self, own: float, arrived: float) -> bool:

@@ -125,12 +125,13 @@ def _packets(
         for packet in packets:
             yield Received(packet, monotonic())
     except av.FFmpegError as caught:
-        error = caught
+        # Without what it knows of this frame: a cycle, which would keep the container.
+        error = caught.with_traceback(None)
     yield Broken(error)
 
 
 def _defaults(address: Address) -> dict[str, str]:
-    if address.origin == "file" and address.format is None:
+    if address.origin == "file":
         return {"format_whitelist": local_formats()}
     # Cameras of five frames a second take five seconds to open where FFmpeg measures their rate.
     return {"fpsprobesize": "0"} if address.origin == "network" else {}

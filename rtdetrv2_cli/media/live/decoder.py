@@ -24,11 +24,14 @@ _BEHIND_PACKETS: Final = 60
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded frame, its own time in seconds if it has one, and when it came."""
+    """A decoded frame, and when it came on the monotonic clock."""
 
     decoded: av.VideoFrame
     seconds: float | None
+    """Its own time, if it has one."""
     arrived: float
+    due: float | None
+    """When it was to come, of what is played; None of what comes by itself."""
 
 
 class Decoder:
@@ -52,8 +55,8 @@ class Decoder:
         """Spent on decoding."""
         self.upright = Upright()
         self._state = state
-        paced = address.origin in ("generator", "file") or opened.in_segments
-        self._pace = Pace() if paced or not opened.is_endless else None
+        self._is_played = address.origin in ("generator", "file") or not opened.is_endless
+        self._pace = Pace() if self._is_played or opened.in_segments else None
         self._may_skip = options.drop == "newest" and self._pace is None
         self._stop = stop
         self._keyframes = 0
@@ -114,10 +117,12 @@ class Decoder:
         return True
 
     def _timed(self, frame: av.VideoFrame, arrived: float) -> Picture:
-        seconds: float | None = None
+        seconds = due = None
         if self.opened.has_times and frame.pts is not None and frame.time_base:
             seconds = float(frame.pts * frame.time_base)
         if self._pace is not None and seconds is not None:
             arrived = self._pace.due(seconds, monotonic())
+            # Who sends segments without end does not wait for whoever is late with them.
+            due = arrived if self._is_played else None
             self._stop.wait(max(0.0, arrived - monotonic()))
-        return Picture(frame, seconds, arrived)
+        return Picture(frame, seconds, arrived, due)

@@ -226,7 +226,7 @@ class StreamReader:
             if self._info is None or decoder.pictures == 1:
                 self._info = self._described(decoder.opened, decoder.upright.size(picture.decoded))
                 yield self._connected(decoder, self._info)
-            seconds, arrival = self._clock.stamp(picture.seconds, picture.arrived)
+            seconds, arrival = self._clock.stamp(picture.seconds, picture.arrived, picture.due)
             size = decoder.upright.size(picture.decoded)
             if self._size is not None and self._size != size:
                 before, after = self._size, size

@@ -21,6 +21,15 @@ def test_a_frame_is_due_as_soon_as_the_promptest_one():
     assert arrival.due == pytest.approx(6.0)  # two seconds late
 
 
+def test_what_is_made_slower_than_it_plays_is_late_by_a_second_at_most():
+    pace, clock = Pace(), StreamClock()
+    for i in range(1000):
+        now = 5 + i / 5  # ten frames a second are to be shown, five are made
+        due = pace.due(i / 10, now)
+        _, arrival = clock.stamp(i / 10, due, due)
+        assert now - arrival.due < 1.3
+
+
 def test_a_clock_that_drifts_makes_no_lag():
     clock = StreamClock()
     for i in range(20000):  # a camera that is slow by 1 in 10,000: two seconds in the end

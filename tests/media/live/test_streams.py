@@ -3,7 +3,6 @@
 import io
 import os
 import shutil
-import statistics
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -14,9 +13,9 @@ import numpy as np
 import pytest
 from live_servers import (
     PATIENCE,
+    cutting_proxy,
     ffmpeg,
     folder_handler,
-    frame_number,
     free_port,
     http_server,
     mjpeg_handler,
@@ -83,6 +82,13 @@ def test_a_generator_is_a_camera_that_comes_in_its_own_time():
     assert source.states[0].state == "ended"
 
 
+def test_the_lag_of_what_is_made_slower_than_it_plays_does_not_grow():
+    slow = "lavfi:testsrc=size=64x48:rate=50,realtime=speed=0.1"
+    seen = frames(streams(slow, max_frames=30).frames())
+    made = [frame.arrival.due - frame.seconds for frame in seen]
+    assert made[-1] - made[0] > 3  # in six seconds, six tenths of a second were made
+
+
 def test_the_newest_frame_wins_and_the_others_are_counted():
     source = streams("lavfi:testsrc=size=64x48:rate=50:duration=2")
     seen = []
@@ -105,15 +111,22 @@ def test_max_frames_and_thinning_count_for_each_stream():
     assert [frame.index for frame in thinned] == list(range(0, 50, 5))
 
 
-def test_a_duration_ends_it_and_what_never_came_has_failed():
+def test_a_duration_ends_it_and_what_never_came_has_failed(monkeypatch):
+    now = 100.0
+    for module in ("rtdetrv2_cli.stream", "rtdetrv2_cli.media.live.streams"):
+        monkeypatch.setattr(f"{module}.monotonic", lambda: now)
+    seen = []
     with silent_server() as port:
         source = streams(
             "lavfi:testsrc=size=64x48:rate=10", f"tcp://127.0.0.1:{port}", duration=1.0
         )
-        seen = list(source.frames())
+        for item in source.frames():
+            seen.append(item)
+            # it takes a while to connect, which does not count
+            now += 0.125 if is_frame(item) else 0.75
     assert seen[-1] == Failure(f"tcp://127.0.0.1:{port}", seen[-1].error, 1)
     assert isinstance(seen[-1].error, StreamLostError)
-    assert 1 <= frames(seen)[-1].index <= 20  # ten a second, on a machine that may be busy
+    assert len(frames(seen)) == 8
 
 
 def test_a_silent_server_is_told_by_the_clock_and_tried_again():
@@ -222,6 +235,20 @@ def test_transport_stream_over_udp():
 
 
 @needs_ffmpeg
+def test_a_sender_over_udp_that_falls_silent_is_waited_for():
+    url = f"udp://127.0.0.1:{free_port()}"
+    sender = ["-re", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=20", "-g", 10, "-f", "mpegts"]
+    with closing(streams(url, read_timeout=1.0).frames()) as items:
+        with ffmpeg(*sender, url):
+            seen = items_until(items, is_frame)
+        seen += items_until(items, is_event("stalled"))
+        with ffmpeg(*sender, url):
+            again = items_until(items, is_event("reconnected")) + items_until(items, is_frame)
+    assert "nothing has come for 1 s" in seen[-1].message
+    assert again[-1].seconds > seen[-2].seconds
+
+
+@needs_ffmpeg
 def test_rtp_by_a_session_description(tmp_path):
     description = tmp_path / "cam.sdp"
     pattern = ["-re", "-f", "lavfi", "-i", "testsrc=size=64x48:rate=20", "-g", 10, "-c:v", "mpeg4"]
@@ -306,8 +333,22 @@ def test_a_stream_that_stalls_in_the_middle_is_connected_again():
         closing(streams(url, read_timeout=1.0).frames()) as items,
     ):
         seen = items_until(items, is_event("stalled"))
+        again = items_until(items, is_event("reconnected")) + items_until(items, is_frame)
     assert frames(seen)
     assert "nothing has come for 1 s" in seen[-1].message
+    assert again[-1].index > frames(seen)[-1].index
+
+
+def test_a_camera_that_sends_no_pictures_any_more_is_connected_again():
+    pictures = [jpeg(1), *[b"\xff\xd8 no picture \xff\xd9"] * 1000]
+    with http_server(mjpeg_handler(pictures, seconds=0.05)) as url:
+        source = streams(f"{url}/cam", stall_timeout=0.5)
+        with closing(source.frames()) as items:
+            seen = items_until(items, is_event("stalled"))
+            again = items_until(items, is_event("reconnected")) + items_until(items, is_frame)
+    assert "packets come, but no picture for 0.5 s" in seen[-1].message
+    assert events(again) == ["reconnected"]
+    assert source.states[0].damaged > 0
 
 
 def test_packets_without_pictures_are_a_stall():
@@ -357,77 +398,22 @@ def test_of_four_cameras_a_dead_one_and_a_silent_one_hold_up_none():
     assert taken[first] > 2 * taken[slow]
 
 
-@needs_gstreamer
-def test_a_slow_detector_sees_new_frames_and_its_lag_does_not_grow():
-    ages, lags = aged(seconds=6.0)
-    assert statistics.median(ages) <= 2
-    assert (
-        statistics.median(ages[len(ages) // 2 :]) <= statistics.median(ages[: len(ages) // 2]) + 1
-    )
-    assert statistics.median(lags) < 1
-
-
-@needs_gstreamer
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_the_lag_does_not_grow_in_ten_minutes():
-    ages, _ = aged(seconds=600.0)
-    assert statistics.median(ages) <= 1
-    assert statistics.median(ages[-100:]) <= 1
-
-
-def aged(seconds: float, fps: int = 20) -> tuple[list[int], list[float]]:
-    """By how many frames each frame is older than the newest when it is taken, and its lag.
-
-    A frame is looked at for three times as long as it lasts.
-    """
-    ages, lags = [], []
-    with rtsp_server(free_port(), "--fps", fps) as url:
-        watched = streams(url, drop="newest", duration=seconds + PATIENCE)
-        newest = streams(url, drop="newest", duration=seconds + PATIENCE)
-        seen = [0]
-
-        def follow() -> None:
-            for item in newest.frames():
-                if is_frame(item):
-                    seen[0] = frame_number(item.image)
-
-        follower = threading.Thread(target=follow, daemon=True)
-        follower.start()
-        wait_for(lambda: seen[0])
-        with closing(watched.frames()) as items:
-            items_until(items, is_frame)
-            end = time.monotonic() + seconds
-            for item in items:
-                if is_frame(item):
-                    ages.append(seen[0] - frame_number(item.image))
-                    lags.append(time.monotonic() - item.arrival.due)
-                    time.sleep(3 / fps)
-                if time.monotonic() > end:
-                    break
-        newest.stop()
-        follower.join(PATIENCE)
-    return ages, lags
-
-
 def handles() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def reconnected(times: int) -> None:
+def reconnected(url: str, times: int) -> None:
     """Lets a stream come back so often, and looks for what is left of each time."""
-    handler = mjpeg_handler([jpeg(i) for i in range(4)], seconds=0.0, limit=6)
-    with http_server(handler) as url:
-        source = streams(f"{url}/cam", retry_wait=0.001, retry_max_wait=0.002, duration=3600.0)
-        with closing(source.frames()) as items:
-            for _ in range(5):
-                items_until(items, is_event("lost"))
-            before = threading.active_count(), handles(), resident()
-            for _ in range(times):
-                items_until(items, is_event("reconnected"))
-            wait_for(lambda: threading.active_count() <= before[0] + 3)
-            wait_for(lambda: handles() <= before[1] + 6)
-    assert resident() - before[2] < 20e6
+    source = streams(url, retry_wait=0.001, retry_max_wait=0.002, duration=3600.0)
+    with closing(source.frames()) as items:
+        for _ in range(5):
+            items_until(items, is_event("lost"))
+        before = threading.active_count(), handles(), resident()
+        for _ in range(times):
+            items_until(items, is_event("reconnected"))
+        wait_for(lambda: threading.active_count() <= before[0] + 3)
+        wait_for(lambda: handles() <= before[1] + 6)
+        assert resident() - before[2] < 20e6
     assert source.states[0].connections > times
 
 
@@ -435,15 +421,25 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
-def test_reconnecting_leaves_nothing_behind():
-    reconnected(30)
+needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
+two_hundred = pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="looks into /proc")
-@pytest.mark.slow
-def test_reconnecting_two_hundred_times_leaves_nothing_behind():
-    reconnected(200)
+@needs_proc
+@pytest.mark.parametrize("times", [30, two_hundred])
+def test_reconnecting_leaves_nothing_behind(times):
+    handler = mjpeg_handler([jpeg(i) for i in range(4)], seconds=0.0, limit=6)
+    with http_server(handler) as url:
+        reconnected(f"{url}/cam", times)
+
+
+@needs_proc
+@needs_gstreamer
+@pytest.mark.parametrize("times", [8, two_hundred])
+def test_reconnecting_to_a_server_of_rtsp_leaves_nothing_behind(times):
+    port = free_port()
+    with rtsp_server(port), cutting_proxy(port, 12_000) as cut:
+        reconnected(f"rtsp://127.0.0.1:{cut}/cam", times)
 
 
 def test_streams_and_files_are_not_read_together(make_picture):
