@@ -14,6 +14,7 @@ from rtdetrv2_cli import errors
 from rtdetrv2_cli.cli import bench, console, models
 from rtdetrv2_cli.cli.convert import convert
 from rtdetrv2_cli.cli.detect import detect
+from rtdetrv2_cli.cli.doctor import doctor
 from rtdetrv2_cli.cli.live import live
 from rtdetrv2_cli.cli.probe import probe
 from rtdetrv2_cli.cli.render import render
@@ -74,6 +75,7 @@ app.command("convert")(convert)
 app.command("train")(train)
 app.command("val")(val)
 app.command("probe")(probe)
+app.command("doctor")(doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 
