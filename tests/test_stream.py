@@ -263,16 +263,20 @@ def test_a_failure_on_a_batch_border_gives_no_empty_batch():
     assert seen == [[0, 1, 2, 3]]
 
 
-def test_timed_adds_up_the_making_and_not_the_using():
+def test_timed_adds_up_the_making_and_not_the_using(monkeypatch):
+    now = 5.0
+    monkeypatch.setattr("rtdetrv2_cli.stream.perf_counter", lambda: now)
+
     def items() -> Generator[int, None, None]:
+        nonlocal now
         for number in range(3):
-            time.sleep(0.02)
+            now += 0.25
             yield number
 
     seconds = {"make": 1.0}
     for _ in timed(items(), seconds, "make"):
-        time.sleep(0.05)
-    assert 1.06 <= seconds["make"] < 1.15
+        now += 2.0
+    assert seconds["make"] == 1.75
 
 
 def test_closing_timed_closes_what_it_times():
