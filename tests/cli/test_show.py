@@ -127,8 +127,11 @@ def test_without_tk_it_names_the_package(live, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--no-jsonl"], "--no-jsonl is of no use: nothing else is written while it is only shown"),
-        (["--overwrite"], "--overwrite is of no use: nothing else is written while it is only shown"),
+        (["--no-jsonl"], "--no-jsonl is of no use: nothing else is written"),
+        (
+            ["--overwrite"],
+            "--overwrite is of no use: nothing else is written while it is only shown",
+        ),
         (["--vcodec", "hevc"], "--vcodec is of no use: this run writes no video"),
     ],
 )
