@@ -18,9 +18,9 @@ import av
 import numpy as np
 from av.video.frame import PictureType
 
-from rtdetrv2_cli.bench.environment import available_cores
 from rtdetrv2_cli.infer.detector import Detector, FrameDetector
 from rtdetrv2_cli.infer.preprocess import preprocess
+from rtdetrv2_cli.machine import available_cores
 from rtdetrv2_cli.media.colour import Colours, frame_to_rgb, rgb_to_yuv420
 from rtdetrv2_cli.media.draw import Annotator
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Option
 
-Engine = Literal["auto", "torch"]
+Engine = Literal["auto", "torch", "openvino"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 VideoCodec = Literal[
     "h264",
@@ -267,7 +267,12 @@ Half = Annotated[
     ),
 ]
 EngineOption = Annotated[
-    Engine, Option("--engine", help="What runs the model.", rich_help_panel=_MODEL)
+    Engine,
+    Option(
+        "--engine",
+        help="What runs the model; auto is torch, openvino needs rtdetrv2[openvino].",
+        rich_help_panel=_MODEL,
+    ),
 ]
 Batch = Annotated[
     str,

@@ -11,15 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import ModelError, UsageError
+from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.types import Image, Size
 
 if TYPE_CHECKING:
-    from rtdetrv2_cli.model.checkpoint import LoadedModel, ModelInfo
+    from rtdetrv2_cli.model.checkpoint import LoadedModel
 
 STRIDE = 32
 """Height and width of a network's input are multiples of its coarsest map's stride."""
 
-ENGINES = {"torch": "rtdetrv2_cli.infer.torch_engine:TorchEngine"}
+ENGINES = {
+    "torch": "rtdetrv2_cli.infer.torch_engine:TorchEngine",
+    "openvino": "rtdetrv2_cli.infer.openvino_engine:OpenVinoEngine",
+}
 """Engine name to `module:class`; imported when chosen, so that an engine costs nothing unused."""
 
 DTYPES = ("fp32", "bf16", "fp16")
@@ -73,7 +77,7 @@ class Engine(Protocol):
     @property
     def labels(self) -> tuple[str, ...]: ...
     @property
-    def info(self) -> "ModelInfo": ...
+    def info(self) -> ModelInfo: ...
     @property
     def name(self) -> str: ...
     @property

@@ -52,7 +52,7 @@ class TorchEngine:
     ) -> None:
         config = model.model.config
         self.size = size or Size(*config.image_size)
-        _check_size(self.size, config.num_queries)
+        check_size(self.size, config.num_queries)
         self.labels = config.labels
         self.info = model.info
         self.device = str(device)
@@ -125,7 +125,12 @@ class TorchEngine:
         return Prediction(_to_numpy(output.logits), _to_numpy(output.pred_boxes))
 
 
-def _check_size(size: Size, queries: int) -> None:
+def check_size(size: Size, queries: int) -> None:
+    """Refuses a size that has fewer positions than the model has queries.
+
+    Raises:
+        UsageError: it has.
+    """
     if (found := positions(*size)) < queries:
         raise UsageError(
             f"size {size.height}x{size.width} is too small for this model: it has {found} "

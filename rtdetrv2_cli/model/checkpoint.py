@@ -25,6 +25,7 @@ from rtdetrv2_cli.model.files import (
     write_json,
     write_weights,
 )
+from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.model.keys import State, official_to_transformers, transformers_to_official
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 from rtdetrv2_cli.model.shapes import config_from_shapes, config_of_variant
@@ -51,18 +52,6 @@ _VERSION = 1
 """Of our own form."""
 _NEEDLESS = ("num_batches_tracked", "num_points_scale", "decoder.anchors", "decoder.valid_mask")
 """Ends of the names that a file may lack or have: they are made anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """Where a model comes from and how it wants to be used."""
-
-    name: str
-    sha256: str
-    """Of the weight file; empty for a model that was never in one."""
-    license: str | None = None
-    confidence: float | None = None
-    """Score that its makers recommend as the threshold."""
 
 
 @dataclass(frozen=True, slots=True)

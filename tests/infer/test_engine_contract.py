@@ -1,11 +1,14 @@
 """What every engine promises; a new one joins by a line in `ENGINES`."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 from rtdetrv2_cli.infer.engine import Engine, Prediction, open_engine
 from rtdetrv2_cli.infer.preprocess import stretch
-from rtdetrv2_cli.model.checkpoint import LoadedModel, ModelInfo
+from rtdetrv2_cli.model.checkpoint import LoadedModel
+from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 from rtdetrv2_cli.types import Size
 
@@ -29,13 +32,24 @@ class FakeEngine:
 
 
 def torch_engine(config, dtype):
+    return real_engine("torch", config, dtype)
+
+
+def openvino_engine(config):
+    if find_spec("openvino") is None:
+        pytest.skip("needs rtdetrv2[openvino]")
+    return real_engine("openvino", config, "fp32")
+
+
+def real_engine(name, config, dtype):
     import torch
 
-    torch.manual_seed(0)
-    model = RtDetrV2ForObjectDetection(config).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = RtDetrV2ForObjectDetection(config).eval()
     info = ModelInfo("tiny", "", confidence=0.3)
     return open_engine(
-        LoadedModel(model, info), engine="torch", device="cpu", dtype=dtype, imgsz="64x96"
+        LoadedModel(model, info), engine=name, device="cpu", dtype=dtype, imgsz="64x96"
     )
 
 
@@ -44,14 +58,15 @@ ENGINES = {
     "torch fp32": lambda config: torch_engine(config, "fp32"),
     "torch bf16": lambda config: torch_engine(config, "bf16"),
     "torch fp16": lambda config: torch_engine(config, "fp16"),
+    "openvino fp32": openvino_engine,
 }
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.15, "fp16": 0.02}
 """Of logits: a batch may be summed in another order than a single picture."""
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request, tiny_config, restore_rng) -> Engine:
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request, tiny_config) -> Engine:
     return ENGINES[request.param](tiny_config)
 
 
@@ -64,7 +79,7 @@ def test_it_tells_what_it_is(engine):
     assert engine.size == Size(64, 96)
     assert len(engine.labels) > 1
     assert engine.info.name
-    assert engine.name in ("torch", "fake")
+    assert engine.name in ("torch", "openvino", "fake")
     assert engine.device == "cpu"
     assert engine.dtype in TOLERANCE
 

@@ -1,0 +1,51 @@
+"""From a network in PyTorch to OpenVINO's graph. Loads torch; the engine does without."""
+
+import warnings
+from typing import Any
+
+import torch
+from openvino import Layout, Model, PartialShape, Type, convert_model
+from openvino.preprocess import PrePostProcessor
+
+from rtdetrv2_cli.infer.torch_engine import check_size
+from rtdetrv2_cli.model.deploy import RawNetwork
+from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+from rtdetrv2_cli.types import Size
+
+_TRACED_BATCH = 2
+"""A batch of one would be taken for a constant."""
+
+
+def convert(network: RawNetwork, size: Size) -> Model:
+    """The graph of a deploy form, for any number of pictures of `size`."""
+    shapes = {"images": (3, *size), "orig_target_sizes": (2,)}
+    dtypes = {"images": torch.float32, "orig_target_sizes": torch.int64}
+    examples = tuple(
+        torch.ones((_TRACED_BATCH, *shapes[name]), dtype=dtypes[name]) for name in network.inputs
+    )
+    inputs: list[Any] = [PartialShape([-1, *shapes[name]]) for name in network.inputs]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the tracer's own end is announced: nothing for the user
+        graph = convert_model(network.eval(), example_input=examples, input=inputs)
+    for put_in, name in zip(graph.inputs, network.inputs, strict=True):
+        put_in.get_tensor().set_names({name})
+        put_in.get_node().set_friendly_name(name)
+    for output, name in zip(graph.outputs, network.outputs, strict=True):
+        output.get_tensor().set_names({name})
+    graph.reshape({name: PartialShape([-1, *shapes[name]]) for name in network.inputs})
+    return graph
+
+
+def raw_graph(model: RtDetrV2ForObjectDetection, size: Size) -> Model:
+    """The graph of the engine: takes uint8 [b, H, W, 3], as pictures lie in memory.
+
+    Raises:
+        UsageError: the size is too small for the model.
+    """
+    check_size(size, model.config.num_queries)
+    steps = PrePostProcessor(convert(RawNetwork(model), size))
+    steps.input().tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
+    steps.input().model().set_layout(Layout("NCHW"))
+    steps.input().preprocess().convert_element_type(Type.f32).scale(255.0)
+    graph: Model = steps.build()
+    return graph

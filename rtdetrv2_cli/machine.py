@@ -1,0 +1,59 @@
+"""The machine this runs on: its processor, and how much of it is ours."""
+
+import math
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def available_cores(
+    groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
+) -> int:
+    """Cores that this process may use, at least one.
+
+    The smaller of the cores it may run on and, as containers have it, the processor time that its
+    control groups grant, rounded up.
+
+    Args:
+        groups: Where Linux shows its control groups, version 1 or 2.
+        membership: Where it tells which of them this process is in.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min([cores, *map(math.ceil, _granted(groups, membership))]))
+
+
+def _granted(groups: Path, membership: Path) -> Iterator[float]:
+    """Cores' worth of time in each control group above this process that has a limit."""
+    for line in _text(membership).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = groups / "cpu" if controllers else groups
+        own = top / path.lstrip("/")
+        for folder in (own, *own.parents):
+            limit = _text(folder / "cpu.max").split() or [
+                *_text(folder / "cpu.cfs_quota_us").split(),
+                *_text(folder / "cpu.cfs_period_us").split(),
+            ]
+            if len(limit) == 2 and all(number.isdecimal() for number in limit):
+                yield int(limit[0]) / int(limit[1])
+            if folder == top:
+                break
+
+
+def processor(path: Path = Path("/proc/cpuinfo")) -> str:
+    """What the processor calls itself."""
+    named = re.search(r"^model name\s*: (.+)$", _text(path), re.MULTILINE)
+    return named[1] if named else platform.processor() or platform.machine()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,50 @@
+import os
+
+import pytest
+
+from rtdetrv2_cli import machine
+
+
+@pytest.fixture
+def cores(tmp_path, monkeypatch):
+    """Cores that a process of eight may use, with files of control groups and its membership."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+    def count(membership: str, files: dict[str, str]) -> int:
+        own = tmp_path / "membership"
+        own.write_text(membership)
+        for name, text in files.items():
+            path = tmp_path / "groups" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return machine.available_cores(tmp_path / "groups", own)
+
+    return count
+
+
+def test_without_limits_it_is_the_cores_it_may_run_on(cores):
+    assert cores("", {}) == 8
+    assert cores("0::/a", {"a/cpu.max": "max 100000\n"}) == 8
+
+
+def test_a_container_grants_less_rounded_up(cores):
+    assert cores("0::/", {"cpu.max": "150000 100000\n"}) == 2
+
+
+def test_the_narrowest_group_above_counts(cores):
+    files = {"cpu.max": "600000 100000", "a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}
+    assert cores("0::/a/b", files) == 3
+
+
+def test_the_first_version_of_control_groups_is_read_too(cores):
+    files = {"cpu/a/cpu.cfs_quota_us": "50000", "cpu/a/cpu.cfs_period_us": "100000"}
+    assert cores("3:cpu,cpuacct:/a\n2:memory:/a\n", files) == 1
+    files = {"cpu/a/cpu.cfs_quota_us": "-1"}
+    assert cores("3:cpu,cpuacct:/a\n", files) == 8
+
+
+def test_the_processor_has_a_name(tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor: 0\nmodel name\t: Fast 9000\n")
+    assert machine.processor(info) == "Fast 9000"
+    assert machine.processor(tmp_path / "absent")
