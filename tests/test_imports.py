@@ -9,7 +9,19 @@ import pytest
 
 import rtdetrv2_cli
 
-HEAVY = {"torch", "torchvision", "supervision", "av", "cv2", "transformers", "timm", "scipy"}
+HEAVY = {
+    "torch",
+    "openvino",
+    "onnx",
+    "onnxruntime",
+    "torchvision",
+    "supervision",
+    "av",
+    "cv2",
+    "transformers",
+    "timm",
+    "scipy",
+}
 INTERFACE = {"typer", "rich"}
 
 FORBIDDEN = {

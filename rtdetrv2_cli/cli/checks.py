@@ -25,6 +25,8 @@ _EXTRAS: Final = {
     "web": ("starlette", "live --serve shows streams in a browser"),
     "heif": ("pillow_heif", "HEIC pictures are read"),
     "parquet": ("pyarrow", "convert writes Parquet"),
+    "openvino": ("openvino", "--engine openvino, and export openvino, work"),
+    "onnx": ("onnxruntime", "export onnx works"),
     "timm": ("timm", "checkpoints with timm's backbones are read"),
 }
 """Extra -> what it brings, and what for."""

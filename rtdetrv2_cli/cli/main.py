@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 from typer import Exit, Option, Typer
 
 from rtdetrv2_cli import errors
-from rtdetrv2_cli.cli import bench, console, models
+from rtdetrv2_cli.cli import bench, console, export, models
 from rtdetrv2_cli.cli.convert import convert
 from rtdetrv2_cli.cli.detect import detect
 from rtdetrv2_cli.cli.doctor import doctor
@@ -78,6 +78,7 @@ app.command("probe")(probe)
 app.command("doctor")(doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
+app.add_typer(export.app, name="export")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

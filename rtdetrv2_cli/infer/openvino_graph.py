@@ -1,16 +1,22 @@
 """From a network in PyTorch to OpenVINO's graph. Loads torch; the engine does without."""
 
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from openvino import Layout, Model, PartialShape, Type, convert_model
+from numpy.typing import NDArray
+from openvino import Core, Layout, Model, PartialShape, Type, convert_model, save_model
 from openvino.preprocess import PrePostProcessor
 
 from rtdetrv2_cli.infer.torch_engine import check_size
 from rtdetrv2_cli.model.deploy import RawNetwork
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 from rtdetrv2_cli.types import Size
+
+Array = NDArray[np.generic]
 
 _TRACED_BATCH = 2
 """A batch of one would be taken for a constant."""
@@ -49,3 +55,16 @@ def raw_graph(model: RtDetrV2ForObjectDetection, size: Size) -> Model:
     steps.input().preprocess().convert_element_type(Type.f32).scale(255.0)
     graph: Model = steps.build()
     return graph
+
+
+def save(graph: Model, path: Path, facts: Mapping[str, str]) -> None:
+    """Writes `path` (.xml) and the .bin beside it, `facts` under `rtdetrv2` in its `rt_info`."""
+    for key, value in facts.items():
+        graph.set_rt_info(value, ["rtdetrv2", key])
+    save_model(graph, path, compress_to_fp16=False)
+
+
+def runner(path: Path) -> Callable[[Sequence[Array]], Sequence[Array]]:
+    """The network in a file, on the CPU in float32: arrays by input to arrays by output."""
+    compiled = Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda arrays: [*compiled([*arrays]).values()]

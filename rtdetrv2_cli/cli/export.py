@@ -1,0 +1,118 @@
+"""`rtdetrv2 export`: a model as a file for other programs.
+
+Imports late: `rtdetrv2 --help` reads this file, too.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option, Typer
+
+from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.export.export import Exported
+    from rtdetrv2_cli.model.checkpoint import LoadedModel
+    from rtdetrv2_cli.types import Size
+
+app = Typer(
+    help="Write a model as ONNX or for OpenVINO, checked against PyTorch.", no_args_is_help=True
+)
+
+Name = Annotated[
+    str, Argument(metavar="MODEL", help="Name, alias, path, URL or hf://organisation/repository.")
+]
+Output = Annotated[
+    Path | None,
+    Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="File to write.",
+        show_default="the model's name",
+    ),
+]
+Raw = Annotated[
+    bool,
+    Option("--raw", help="Answer with logits and pred_boxes of all queries, not with detections."),
+]
+
+
+@app.command()
+def onnx(
+    model: Name,
+    output: Output = None,
+    imgsz: opt.ImageSize = None,
+    raw: Raw = False,
+    opset: Annotated[
+        int, Option(min=16, max=20, metavar="16..20", help="Version of ONNX's operators.")
+    ] = 16,
+    overwrite: opt.Overwrite = False,
+    offline: opt.Offline = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """Write an ONNX file: images and orig_target_sizes in, labels, boxes and scores out."""
+    target = _target(model, output, (".onnx",), overwrite=overwrite)
+    from rtdetrv2_cli.export import onnx_file
+
+    onnx_file.check_packages()
+    loaded, size = _load(model, imgsz, offline=offline, no_progress=no_progress)
+    from rtdetrv2_cli.export.export import export_onnx
+
+    _tell(export_onnx(loaded, target, size=size, raw=raw, opset=opset))
+
+
+@app.command()
+def openvino(
+    model: Name,
+    output: Output = None,
+    imgsz: opt.ImageSize = None,
+    raw: Raw = False,
+    overwrite: opt.Overwrite = False,
+    offline: opt.Offline = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """Write OpenVINO's .xml and .bin, with the inputs and outputs of the ONNX file."""
+    target = _target(model, output, (".xml", ".bin"), overwrite=overwrite)
+    from rtdetrv2_cli.infer.openvino_engine import import_openvino
+
+    import_openvino()
+    loaded, size = _load(model, imgsz, offline=offline, no_progress=no_progress)
+    from rtdetrv2_cli.export.export import export_openvino
+
+    _tell(export_openvino(loaded, target, size=size, raw=raw))
+
+
+def _target(model: str, output: Path | None, suffixes: tuple[str, ...], *, overwrite: bool) -> Path:
+    """The file to write; refused before anything is loaded if it may not be written."""
+    if output is None:
+        stem = Path(model).stem if Path(model).exists() else model
+        if not stem.isidentifier():
+            raise UsageError(f"say with -o what the file made of {model} shall be called")
+        output = Path(stem + suffixes[0])
+    if output.suffix != suffixes[0]:
+        raise UsageError(f"cannot write {output}: its name must end in {suffixes[0]}")
+    for suffix in suffixes:
+        if output.is_dir() or (output.with_suffix(suffix).exists() and not overwrite):
+            raise UsageError(f"{output.with_suffix(suffix)} exists: say --overwrite to replace it")
+    return output
+
+
+def _load(
+    model: str, imgsz: str | None, *, offline: bool, no_progress: bool
+) -> "tuple[LoadedModel, Size | None]":
+    from rtdetrv2_cli.cli import weights
+    from rtdetrv2_cli.infer.engine import parse_size
+    from rtdetrv2_cli.model import checkpoint
+
+    size = None if imgsz is None else parse_size(imgsz)
+    shown = console.wants_progress(quiet=False, no_progress=no_progress)
+    weights.fetch(model, offline=offline, shows_progress=shown)
+    return checkpoint.load(model, offline=offline), size
+
+
+def _tell(exported: "Exported") -> None:
+    names = " and ".join(map(str, exported.paths))
+    console.say(f"wrote {names}: differs from PyTorch by {exported.difference:.1g} at most")
