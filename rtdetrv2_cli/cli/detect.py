@@ -19,6 +19,7 @@ def detect(
     exclude: opt.Exclude = None,
     from_file: opt.FromFile = None,
     null: opt.Null = False,
+    shard: opt.ShardOption = None,
     start: opt.Start = None,
     end: opt.End = None,
     vid_stride: opt.VideoStride = 1,
@@ -71,6 +72,7 @@ def detect(
     overwrite: opt.Overwrite = False,
     skip_existing: opt.SkipExisting = False,
     resume: opt.Resume = False,
+    retry_failed: opt.RetryFailed = False,
     record: rec.Record = None,
     record_raw: rec.RecordRaw = False,
     record_on: rec.RecordOn = None,
@@ -102,8 +104,9 @@ def detect(
 
     rtdetrv2 detect rtsp://camera/stream --duration 1:00 : a minute of a camera
     """
-    from rtdetrv2_cli.cli import job, usage, weights
+    from rtdetrv2_cli.cli import job, resuming, usage, weights
     from rtdetrv2_cli.cli import plan as planning
+    from rtdetrv2_cli.cli.settle import settle_existing
     from rtdetrv2_cli.infer.detector import Detector
     from rtdetrv2_cli.labels import parse_class_scores
     from rtdetrv2_cli.media.command import Command, CommandSink
@@ -111,6 +114,7 @@ def detect(
     from rtdetrv2_cli.media.hardware import check_hardware
     from rtdetrv2_cli.media.live.av_options import parse_options
     from rtdetrv2_cli.media.selection import Selection
+    from rtdetrv2_cli.media.shard import Shard
     from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose)
@@ -132,6 +136,7 @@ def detect(
         av_options=parse_options(av_option or ()),
     )
     command = Command.parse(on_detect) if on_detect is not None else None
+    part = Shard.parse(shard) if shard is not None else None
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(
         named,
@@ -163,9 +168,15 @@ def detect(
             crops=save_crop,
             image_format=image_format,
             recording=recording,
+            shard=part,
         )
     usage.refuse_unused(context, plan, named)
-    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing, resume=resume)
+    if part is not None:
+        plan = plan.only(part.choose(inputs))
+    plan = settle_existing(
+        plan, overwrite=overwrite, skip=skip_existing, resume=resume, retry=retry_failed
+    )
+    resuming.refuse_changes(plan, job.known_header(plan, model, context.params))
     if dry_run:
         job.show(plan, model, as_json=json)
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rtdetrv2_cli import hub
 from rtdetrv2_cli.cli import console, resuming
 from rtdetrv2_cli.cli.plan import STDOUT, Plan
-from rtdetrv2_cli.cli.report import Report
+from rtdetrv2_cli.cli.report import Report, public_options
 from rtdetrv2_cli.cli.resuming import run_mark
 from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
@@ -80,14 +80,34 @@ def _written(plan: Plan, name: str) -> str:
     return str(plan.media.get(name, ""))
 
 
+def known_header(plan: Plan, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run that continues another can say of itself before its model is loaded.
+
+    Where nothing will be loaded, because nothing is to do, the weights' digest is among it.
+    """
+    header: dict[str, Any] = {"options": public_options(options)}
+    place = hub.find(model) if plan.continues and plan.has_nothing_to_do else None
+    if place is not None:
+        header["model"] = {"name": model, "sha256": hub.describe(place).sha256}
+    return header
+
+
 def nothing_to_do(plan: Plan, *, as_json: bool) -> None:
-    """Tells that every input is done already."""
+    """Tells that every input is done already, or that none has failed."""
     resuming.clear(plan)
     skipped = len(plan.skipped)
-    console.log.info("nothing to do: %d inputs are done already", skipped)
+    state = "no input has failed" if plan.retries else f"{skipped} inputs are done already"
+    console.log.info("nothing to do: %s", state)
+    _tell_unread(plan)
     if as_json:
         counts = {"ok": 0, "failed": 0, "skipped": skipped, "frames": 0, "detections": 0}
         console.print_data({"status": "complete", "counts": counts})
+
+
+def _tell_unread(plan: Plan) -> None:
+    if plan.unread:
+        unread = console.counted(plan.unread, "input")
+        console.log.warning("%s left out, not read to the end before: use --resume", unread)
 
 
 def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
@@ -121,6 +141,7 @@ def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> R
             "dtype": engine.dtype,
             "imgsz": list(engine.size),
             "batch": detector.batch_size,
+            **({} if engine.room is None else {"batch_after_out_of_memory": engine.room}),
         }
 
     return Report(plan, options, origin, facts, detector.seconds)
@@ -156,6 +177,8 @@ def take_up(
     drawn_from: Sequence[Path] = (),
 ) -> dict[str, Reached]:
     """Lets a run that resumes go on within videos; how far each is done, by name."""
+    resuming.refuse_changes(report.plan, report.header)
+    _tell_unread(report.plan)
     if not report.plan.resumes:
         return {}
     report.go_on(

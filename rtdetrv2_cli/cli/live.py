@@ -95,6 +95,7 @@ def live(
     """
     from rtdetrv2_cli.cli import job, showing, usage, weights
     from rtdetrv2_cli.cli import plan as planning
+    from rtdetrv2_cli.cli.settle import settle_existing
     from rtdetrv2_cli.infer.detector import Detector
     from rtdetrv2_cli.labels import parse_class_scores
     from rtdetrv2_cli.media.command import Command, CommandSink
@@ -144,7 +145,7 @@ def live(
             recording=recording,
         )
     usage.refuse_unused(context, plan, named)
-    plan = planning.settle_existing(plan, overwrite=overwrite)
+    plan = settle_existing(plan, overwrite=overwrite)
     if dry_run:
         job.show(plan, model, as_json=json)
         return

@@ -153,6 +153,18 @@ Null = Annotated[
         rich_help_panel=_INPUT,
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    Option(
+        "--shard",
+        metavar="I/N",
+        help="Read only part I of N, for N machines that are given the same sources: every Nth "
+        "input in the order of names below the sources, wherever these are mounted. Records are "
+        "called detections.I-of-N.jsonl then, so that all may write into one folder.",
+        show_default=False,
+        rich_help_panel=_INPUT,
+    ),
+]
 Start = Annotated[
     float | None,
     Option(
@@ -537,6 +549,15 @@ Resume = Annotated[
     Option(
         "--resume",
         help="Go on with a run that was stopped or killed, within a video too.",
+        rich_help_panel=_AGAIN,
+    ),
+]
+
+RetryFailed = Annotated[
+    bool,
+    Option(
+        "--retry-failed",
+        help="Read only what failed in the run before again (failures.csv); keep the rest.",
         rich_help_panel=_AGAIN,
     ),
 ]

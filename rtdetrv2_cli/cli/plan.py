@@ -1,16 +1,15 @@
 """What a run reads and writes, decided before anything heavy is imported. Knows no model."""
 
-import json
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rtdetrv2_cli.errors import InputError, OutputError, UsageError
-from rtdetrv2_cli.media.again.existing import recorded_sources, standing
-from rtdetrv2_cli.media.again.journal import journal_paths
+from rtdetrv2_cli.errors import InputError, UsageError
+from rtdetrv2_cli.media.again.failures import Failed
 from rtdetrv2_cli.media.names import is_url
 from rtdetrv2_cli.media.part import broken_off
 from rtdetrv2_cli.media.paths import (
@@ -21,6 +20,7 @@ from rtdetrv2_cli.media.paths import (
     output_paths,
 )
 from rtdetrv2_cli.media.publish.target import Target, choose_targets
+from rtdetrv2_cli.media.shard import Shard
 from rtdetrv2_cli.media.source import Input
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Plan:
     crops: Path | None = None
     """Where each object goes as a picture of its own."""
     run_file: Path | None = None
+    failures_file: Path | None = None
+    """Where it is told which files failed and what to try; there is none if all went well."""
     stdout: bool = False
     """Whether records go to standard output, and nothing anywhere else."""
     skipped: frozenset[str] = frozenset()
@@ -57,6 +59,14 @@ class Plan:
     """Whether records that are there already are kept and continued."""
     resumes: bool = False
     """Whether those of a killed run are too, and videos that were broken off go on."""
+    retries: bool = False
+    """Whether only what failed before is read again."""
+    failures: Mapping[str, Failed] = field(default_factory=dict)
+    """What failed in earlier runs and has not been read since, by name."""
+    unread: int = 0
+    """How many inputs a run that retries leaves out though no run has read them to their end."""
+    begun: Mapping[str, Any] | None = None
+    """What the run that is continued said of itself; None where nothing tells."""
     progress: "Mapping[str, Progress]" = field(default_factory=dict)
     """Input name to what is done of a video that goes on."""
     is_shown: bool = False
@@ -74,20 +84,33 @@ class Plan:
     @property
     def redone(self) -> frozenset[str]:
         """Names of the inputs that this run reads again: new records replace theirs."""
-        if self.resumes:
-            return frozenset(item.name for item in self.todo) - self.progress.keys()
-        return self.unfinished & {item.name for item in self.inputs}
+        return frozenset(item.name for item in self.todo) - self.progress.keys()
 
     @property
     def has_nothing_to_do(self) -> bool:
-        """Whether every input is done, and every file has its name."""
-        return not self.todo and not (self.resumes and any(map(broken_off, self.records)))
+        """Whether every input is done, and every file has its name.
+
+        A shard without inputs writes its files nevertheless: they are looked for.
+        """
+        if not self.inputs or self.todo:
+            return False
+        return not (self.resumes and any(map(broken_off, self.records)))
 
     @property
     def files(self) -> list[Path]:
         """Every file the run would write if nothing was skipped."""
         others = [path for path in (self.crops, self.run_file) if path is not None]
         return [*self.media.values(), *self.records, *self.derived.values(), *others]
+
+    def only(self, inputs: Sequence[Input]) -> "Plan":
+        """The plan for some of its inputs, whose files are called as in the whole."""
+        names = {item.name for item in inputs}
+        return replace(
+            self,
+            inputs=tuple(inputs),
+            media={name: path for name, path in self.media.items() if name in names},
+            published={name: to for name, to in self.published.items() if name in names},
+        )
 
     @property
     def in_folder(self) -> bool:
@@ -191,6 +214,7 @@ def plan_run(
     only_media: bool = False,
     is_shown: bool = False,
     recording: "RecordOptions | None" = None,
+    shard: Shard | None = None,
 ) -> Plan:
     """Where the outputs of `inputs` go.
 
@@ -206,11 +230,13 @@ def plan_run(
         only_media: Refuse an output that holds records.
         is_shown: Whether somebody may look; a folder may get nothing then.
         recording: How streams are recorded; the same.
+        shard: Which part of the inputs will be read: it decides how records are called.
 
     Raises:
         UsageError: the output does not suit the inputs, or would replace one.
     """
-    path = Path(output)
+    path, called = Path(output), shard.file_name if shard else str
+    lives = any(item.kind == "stream" for item in inputs)
     if output == STDOUT:
         plan = Plan(tuple(inputs), stdout=True)
     elif is_url(output):
@@ -221,10 +247,11 @@ def plan_run(
         plan = Plan(
             tuple(inputs),
             output_paths(inputs, path, image_format=image_format) if media else {},
-            tuple(path / name for name in records),
-            {to: path / DERIVED[to] for to in derived},
-            path / "crops" if crops else None,
-            path / "run.json",
+            tuple(path / called(name) for name in records),
+            {to: path / called(DERIVED[to]) for to in derived},
+            path / called("crops") if crops else None,
+            path / called("run.json"),
+            None if only_media or lives else path / called("failures.csv"),
         )
         if not (plan.media or plan.records or plan.crops or is_shown or recording):
             raise UsageError("nothing would be written: leave out --no-media or --no-jsonl")
@@ -258,103 +285,25 @@ def _one_file(inputs: Sequence[Input], path: Path) -> Plan:
 
 
 def _refuse_inputs_as_outputs(plan: Plan) -> None:
-    sources = {Path(item.location).resolve() for item in plan.inputs if "://" not in item.location}
-    for path in plan.files:
-        if path.resolve() in sources:
-            raise UsageError(f"{path} is an input and would be replaced: choose another --output")
+    outputs = {}
+    for path in present_files(plan.files):
+        state = path.stat()
+        outputs[state.st_dev, state.st_ino] = path
+    for item in plan.inputs if outputs else ():
+        with suppress(OSError, ValueError):  # a URL, or what is gone and will be reported
+            state = os.stat(item.location)  # noqa: PTH116 - Path is slow, and there may be a million
+            if taken := outputs.get((state.st_dev, state.st_ino)):
+                raise UsageError(
+                    f"{taken} is an input and would be replaced: choose another --output"
+                )
 
 
-def settle_existing(
-    plan: Plan, *, overwrite: bool = False, skip: bool = False, resume: bool = False
-) -> Plan:
-    """The plan with the inputs that are done already, or a refusal.
-
-    Args:
-        plan: Of the run.
-        overwrite: Replace whatever is there.
-        skip: Pass over inputs whose picture or video is there, or, where no media are wanted,
-            whose frames are in the first record file; but for the one an earlier run broke off.
-        resume: The same, where all that is wanted of an input is there; of a killed run, too.
-
-    Raises:
-        UsageError: a file is there, and neither was asked for.
-        OutputError: a folder cannot be written to, or a record file cannot be continued.
-    """
-    _check_writable(plan)
-    if skip:
-        return _without_done(plan)
-    if resume:
-        return _to_resume(plan)
-    present = [file for path in plan.files if (file := standing(path)) is not None]
-    if present and not overwrite:
-        more = f" and {len(present) - 1} more" if len(present) > 1 else ""
-        raise UsageError(
-            f"{present[0]}{more} would be replaced: add --overwrite, --skip-existing or "
-            "--resume, or choose another --output"
-        )
-    return plan
-
-
-def _to_resume(plan: Plan) -> Plan:
-    names = {item.name for item in plan.inputs}
-    files = [standing(path) for path in plan.records]
-    recorded = [recorded_sources(file) if file is not None else [] for file in files]
-    unfinished = set(unfinished_sources(plan.run_file))
-    if plan.media:
-        done = {name for name, path in plan.media.items() if path.exists()}
-        # A journal is older than its video, unless it is of a later run.
-        unfinished |= {name for name, path in plan.media.items() if _has_journal(path)}
-    else:
-        done = names
-        for path, sources in zip(plan.records, recorded, strict=True):
-            unfinished |= {*sources[-1:]} if broken_off(path) else set()
-    for path, file, sources in zip(plan.records, files, recorded, strict=True):
-        tells_all = path.suffix.lower() != ".csv" or not plan.media
-        done &= {*sources} if tells_all or file is None else done
-    done -= unfinished
-    return replace(
-        plan,
-        skipped=frozenset(done),
-        unfinished=frozenset(unfinished),
-        continues=True,
-        resumes=True,
-    )
-
-
-def _has_journal(path: Path) -> bool:
-    written = [file.stat().st_mtime_ns for file in journal_paths(path) if file.exists()]
-    return bool(written) and not (path.exists() and path.stat().st_mtime_ns >= max(written))
-
-
-def _without_done(plan: Plan) -> Plan:
-    recorded = [set(recorded_sources(p)) if p.exists() else set() for p in plan.records]
-    if plan.media:
-        done = {name for name, path in plan.media.items() if path.exists()}
-    else:
-        done = recorded[0] & {item.name for item in plan.inputs}
-    unfinished = frozenset(unfinished_sources(plan.run_file))
-    skipped = frozenset(done) - unfinished
-    return replace(plan, skipped=skipped, unfinished=unfinished, continues=True)
-
-
-def unfinished_sources(run_file: Path | None) -> list[str]:
-    """Names of the inputs that an earlier run had begun when it was stopped."""
-    if run_file is None or not run_file.exists():
-        return []
-    try:
-        names: list[str] = json.loads(run_file.read_text("utf-8")).get("unfinished", [])
-    except (OSError, ValueError, AttributeError) as error:
-        raise OutputError(
-            f"{run_file} is damaged: move it away, or use --overwrite instead"
-        ) from error
-    return names
-
-
-def _check_writable(plan: Plan) -> None:
-    recorded = [] if plan.recording is None else [plan.recording.folder.absolute()]
-    for folder in {*(path.absolute().parent for path in plan.files), *recorded}:
-        existing = next(place for place in (folder, *folder.parents) if place.exists())
-        if not existing.is_dir():
-            raise OutputError(f"{existing} is a file, not a folder: choose another --output")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise OutputError(f"{existing} cannot be written to: choose another --output")
+def present_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those of the files that exist; a folder is asked for once, and its files if it is there."""
+    folders: dict[Path, bool] = {}
+    for path in paths:
+        folder = path.parent
+        if folder not in folders:
+            folders[folder] = folder.is_dir()
+        if folders[folder] and os.path.exists(path):  # noqa: PTH110 - Path is slow
+            yield path

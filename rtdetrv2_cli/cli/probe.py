@@ -76,10 +76,11 @@ def probe(
 def _refusal(inputs: "Sequence[Input]") -> str | None:
     """Why `detect` would not begin to read these inputs, in one sentence."""
     from rtdetrv2_cli.cli import plan as planning
+    from rtdetrv2_cli.cli.settle import settle_existing
     from rtdetrv2_cli.errors import OutputError
 
     try:
-        planning.settle_existing(planning.plan_run(inputs, opt.OUTPUT_FOLDER))
+        settle_existing(planning.plan_run(inputs, opt.OUTPUT_FOLDER))
     except (UsageError, OutputError) as error:
         return str(error)
     return None

@@ -60,9 +60,10 @@ def render(
     Only frames that are recorded are written: of a run with --start, --end, --vid-stride or --fps
     those that it has looked at, each shown up to the next.
     """
-    from rtdetrv2_cli.cli import job, usage
+    from rtdetrv2_cli.cli import job, resuming, usage
     from rtdetrv2_cli.cli import plan as planning
-    from rtdetrv2_cli.cli.report import Report
+    from rtdetrv2_cli.cli.report import Report, public_options
+    from rtdetrv2_cli.cli.settle import settle_existing
     from rtdetrv2_cli.labels import choose_classes
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
@@ -84,7 +85,8 @@ def render(
     )
     plan = planning.plan_run(inputs, output, records=(), image_format=image_format, only_media=True)
     usage.refuse_unused(context, plan, named)
-    plan = planning.settle_existing(plan, overwrite=overwrite, skip=skip_existing, resume=resume)
+    plan = settle_existing(plan, overwrite=overwrite, skip=skip_existing, resume=resume)
+    resuming.refuse_changes(plan, {"options": public_options(context.params)})
     if plan.has_nothing_to_do:
         job.nothing_to_do(plan, as_json=json)
         return
@@ -143,7 +145,8 @@ def _state(records: Path) -> dict[str, int]:
 
 def _folder_of_run(records: Path) -> tuple[Path, ...]:
     """The folder in which a run has left records and annotated media: those are not to be read."""
-    return (records.parent,) if records.with_name("run.json").is_file() else ()
+    of_run = records.with_name("run.json").is_file() or any(records.parent.glob("run.*-of-*.json"))
+    return (records.parent,) if of_run else ()
 
 
 def _check_sources(recorded: "Recorded", plan: "Plan") -> None:

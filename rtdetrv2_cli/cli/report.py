@@ -15,7 +15,8 @@ from rtdetrv2_cli.cli.console import counted
 from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import OutputError, StreamLostError
-from rtdetrv2_cli.media.live.av_options import public_options
+from rtdetrv2_cli.media.again.failures import Failed, write_failures
+from rtdetrv2_cli.media.live.av_options import public_options as public_av_options
 from rtdetrv2_cli.media.names import is_url, public_name, redact
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.publish.target import public_target
@@ -58,7 +59,7 @@ class Report:
         self.header: dict[str, object] = {
             "tool": f"rtdetrv2 {version('rtdetrv2')}",
             **origin,
-            "options": _public(options),
+            "options": public_options(options),
         }
         self._facts = facts
         self._steps = steps
@@ -74,6 +75,8 @@ class Report:
         """Whether a stream was given up."""
         self._reading: str | None = None
         self._unfinished = set(plan.unfinished)
+        self._failures = dict(plan.failures)
+        """Those that stand, of earlier runs too."""
         self._started = datetime.now(UTC)
 
     def go_on(self, plan: Plan) -> None:
@@ -91,9 +94,11 @@ class Report:
             self._finish_reading()
             self._reading = name
             self._unfinished.add(name)
+            self._failures.pop(name, None)
         if isinstance(item, Failure):
             self._is_lost = self._is_lost or isinstance(item.error, StreamLostError)
             self._finish_reading()
+            self._failures[name] = Failed(item.error.code, str(item.error))
             self._errors.append(
                 {"source": name, "code": item.error.code, "message": str(item.error)}
             )
@@ -249,24 +254,26 @@ class Report:
         output = TextOutput(self.plan.run_file)
         output.write(json.dumps(self.content(), indent=2, ensure_ascii=False) + "\n")
         output.close()
+        if self.plan.failures_file is not None:
+            write_failures(self.plan.failures_file, self._failures)
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in seconds.items()}
 
 
-def _public(options: Mapping[str, Any]) -> dict[str, object]:
+def public_options(options: Mapping[str, Any]) -> dict[str, object]:
     """The options that matter to the result, without credentials and as valid UTF-8."""
 
     def shown(value: Any) -> Any:
         if isinstance(value, str):
             told = public_name(value) if is_url(value) else redact(value)
             return os.fsencode(told).decode("utf-8", "replace")
-        return [shown(item) for item in value] if isinstance(value, list) else value
+        return [shown(item) for item in value] if isinstance(value, list | tuple) else value
 
     told = {**options}
     if is_url(output := told.get("output") or ""):
         told["output"] = public_target(output)
     if given := told.get("av_option"):
-        told["av_option"] = public_options(given)
+        told["av_option"] = public_av_options(given)
     return {name: shown(told[name]) for name in sorted(told) if name not in _ONLY_SHOWN}

@@ -1,15 +1,17 @@
 """`--resume`: which run a file is of, and where each video goes on. Loads nothing heavy."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_cli.cli import console
-from rtdetrv2_cli.cli.console import counted
-from rtdetrv2_cli.cli.plan import Plan, unfinished_sources
+from rtdetrv2_cli.cli.console import counted, listed
+from rtdetrv2_cli.cli.plan import Plan
+from rtdetrv2_cli.cli.settle import read_run_file, unfinished_sources
+from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.again.existing import last_run, standing
 from rtdetrv2_cli.media.again.journal import forget
 from rtdetrv2_cli.media.inputs import Input
@@ -34,11 +36,85 @@ _WITHOUT_EFFECT = frozenset(
             "null",
             "output",
         ),
-        *("batch", "offline", "overwrite", "skip_existing", "resume", "fail_fast", "max_errors"),
+        *("batch", "device", "offline", "fail_fast", "max_errors", "shard"),
+        *("overwrite", "skip_existing", "resume", "retry_failed"),
         *("allow_truncated", "hwaccel"),
     )
 )
 """Options that change neither what is found in a frame, nor how it is drawn and encoded."""
+
+
+_ELSEWHERE = frozenset(
+    (
+        *("model", "conf"),  # known better once the model is loaded
+        *("save_json", "save_csv", "save_coco", "coco_ids", "save_txt", "save_mot", "save_crop"),
+        *("no_media", "no_jsonl", "vcodec", "crf", "preset", "audio", "image_format"),
+        *("open_timeout", "read_timeout", "stall_timeout", "retries", "rtsp_transport"),
+        *("drop", "duration", "av_option"),
+    )
+)
+"""Options that may change between runs into one folder: of which files, how encoded, of streams."""
+
+
+def refuse_changes(plan: Plan, header: Mapping[str, Any]) -> None:
+    """Stops a run that would mix its results with those of one with another model or threshold.
+
+    Args:
+        plan: One that continues.
+        header: What the run says of itself, as far as it is known.
+
+    Raises:
+        UsageError: naming what has changed.
+    """
+    if not plan.continues or plan.begun is None:
+        return
+    changes = [*_changes(plan.begun, header)]
+    if changes:
+        raise UsageError(
+            f"{plan.place} is of a run with other settings: {listed(changes)}; "
+            "say the same again, or add --overwrite"
+        )
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    before, after = (_model(header) for header in (then, now))
+    if before and after and before.get("sha256") != after.get("sha256"):
+        same_name = before.get("name") == after.get("name")
+        yield "the model's weights" if same_name else f"the model was {before.get('name')}"
+    options_then, options = then.get("options", {}), now.get("options", {})
+    if thresholds := _thresholds(then, now):
+        yield from _change("conf", *thresholds)
+    for name in sorted(options.keys() & options_then.keys() - _WITHOUT_EFFECT - _ELSEWHERE):
+        yield from _change(name, options_then[name], options[name])
+
+
+def _model(header: Mapping[str, Any]) -> Mapping[str, Any]:
+    model: Mapping[str, Any] = header.get("model") or {}
+    return model
+
+
+def _thresholds(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[object, object] | None:
+    """`--conf` of both runs; None until the model that is to recommend one is loaded."""
+    given, asked = (header.get("options", {}).get("conf") for header in (then, now))
+    if "conf" in then and "conf" in now:
+        return then["conf"], now["conf"]
+    if asked is not None:
+        return then.get("conf", given), asked
+    loads_nothing = "conf" not in then or "model" in now
+    return (given, asked) if loads_nothing else None
+
+
+def _change(name: str, then: object, now: object) -> Iterator[str]:
+    if then != now:
+        yield f"--{name.replace('_', '-')} was {_told(then)} and is {_told(now)}"
+
+
+def _told(value: object) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def run_mark(header: Mapping[str, Any]) -> str:
@@ -94,7 +170,7 @@ def take_up(
 def clear(plan: Plan) -> None:
     """Removes what a killed run has left of videos that are complete."""
     for name in plan.skipped if plan.resumes else ():
-        if name in plan.media:
+        if name in plan.media and plan.media[name].suffix.lower() in CONTAINERS:
             forget(plan.media[name])
 
 
@@ -143,4 +219,4 @@ def _mark_if_stopped(item: Input, plan: Plan) -> str | None:
     """Of the run that closed the video of an input before its end; None if none did."""
     if plan.run_file is None or item.name not in unfinished_sources(plan.run_file):
         return None
-    return run_mark(json.loads(plan.run_file.read_text("utf-8")))
+    return run_mark(read_run_file(plan.run_file))

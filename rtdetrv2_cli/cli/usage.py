@@ -16,6 +16,9 @@ _CONTRADICTIONS = (
     ("overwrite", "skip_existing"),
     ("overwrite", "resume"),
     ("skip_existing", "resume"),
+    ("overwrite", "retry_failed"),
+    ("skip_existing", "retry_failed"),
+    ("resume", "retry_failed"),
     ("half", "dtype"),
     ("fail_fast", "max_errors"),
     ("vid_stride", "fps"),
@@ -68,7 +71,7 @@ _RULES = (
         "a stream has no beginning, no end and no sound that are kept",
     ),
     _Rule(
-        ("resume",),
+        ("resume", "retry_failed"),
         lambda plan, _: not plan.is_live,
         "what a stream showed is gone, and it cannot go on from there",
     ),
@@ -136,7 +139,7 @@ _RULES = (
         "an address replaces nothing",
     ),
     _Rule(
-        ("overwrite", "skip_existing", "resume"),
+        ("overwrite", "skip_existing", "resume", "retry_failed"),
         lambda plan, _: not plan.stdout,
         "standard output replaces nothing",
     ),
@@ -144,6 +147,11 @@ _RULES = (
         ("overwrite", "no_media"),
         lambda plan, _: plan.stdout or bool(plan.files),
         "nothing is written without --output",
+    ),
+    _Rule(
+        ("shard",),
+        lambda plan, _: plan.in_folder or plan.stdout,
+        "one file or address cannot be shared: name a folder",
     ),
     _Rule(
         ("json",),

@@ -85,6 +85,11 @@ class Engine(Protocol):
     @property
     def dtype(self) -> str: ...
 
+    @property
+    def room(self) -> int | None:
+        """Pictures at once that its memory turned out to hold; None while it has never run out."""
+        ...
+
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction: ...
 
     def resize(self, image: Image, size: Size) -> Image:

@@ -1,6 +1,6 @@
 """PyTorch as an engine, on whatever device it finds. Knows no frame and no file format."""
 
-import sys
+import logging
 from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, Self
@@ -19,6 +19,8 @@ from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.model.fuse import fuse
 from rtdetrv2_cli.model.rtdetr import positions
 from rtdetrv2_cli.types import Image, Size
+
+_log = logging.getLogger(__name__)
 
 _DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
@@ -59,7 +61,7 @@ class TorchEngine:
         self.dtype = dtype
         self._device = device
         self._dtype = _DTYPES[dtype]
-        self._largest = sys.maxsize  # pictures at once; less after the memory ran out
+        self.room: int | None = None
         network = fuse(model.model).eval().requires_grad_(False)
         try:
             network = network.to(device, self._dtype)
@@ -93,7 +95,17 @@ class TorchEngine:
         Raises:
             DeviceError: not even one picture fits into the device's memory.
         """
-        if len(pixels) > self._largest:
+        before = self.room
+        prediction = self._fitting(pixels)
+        if self.room != before:
+            _log.warning(
+                "%s ran out of memory with %d pictures at once: going on with %d",
+                *(self.device, before or len(pixels), self.room),
+            )
+        return prediction
+
+    def _fitting(self, pixels: NDArray[np.uint8]) -> Prediction:
+        if self.room is not None and len(pixels) > self.room:
             return self._halves(pixels)
         try:
             return self._run(pixels)
@@ -105,12 +117,12 @@ class TorchEngine:
                     f"{self.device} has too little memory for one picture at "
                     f"{self.size.height}x{self.size.width}: try a smaller --imgsz"
                 ) from error
-        self._largest = (len(pixels) + 1) // 2
+        self.room = (len(pixels) + 1) // 2
         return self._halves(pixels)
 
     def _halves(self, pixels: NDArray[np.uint8]) -> Prediction:
         middle = (len(pixels) + 1) // 2
-        first, second = self(pixels[:middle]), self(pixels[middle:])
+        first, second = self._fitting(pixels[:middle]), self._fitting(pixels[middle:])
         return Prediction(
             np.concatenate([first.logits, second.logits]),
             np.concatenate([first.boxes, second.boxes]),

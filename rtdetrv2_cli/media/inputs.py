@@ -4,8 +4,8 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -43,16 +43,18 @@ class _Found:
     """A file and the folder its name is relative to, or a URL or camera (then `root` is None)."""
 
     location: str
-    root: Path | None
+    root: str | None
     kind: Kind | None
     """None for what a folder holds besides pictures and videos."""
     stream: int
+    real: str
+    """The file that links lead to; of a URL the location."""
 
     @property
     def name(self) -> str:
         if self.root is None:
             return streamed_name(self.location)
-        return _readable(Path(self.location).relative_to(self.root).as_posix())
+        return _readable(_relative(self.location, self.root))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,14 @@ def survey(
     Raises:
         InputError: A source does not exist, or nothing at all is left to read.
     """
-    resolved = frozenset(path.resolve() for path in skip)
+    resolved = frozenset(os.path.realpath(path) for path in skip)
     walk = _Walk(recursive, resolved, av_options or {}, live=live)
     found: list[_Found] = []
     for stream, source in enumerate(sources):
         found += _expand(source, stream, walk)
-    chosen = [item for item in _once(found) if _chosen(item.name, include, exclude)]
+    chosen = _once(found)
+    if include or exclude:
+        chosen = [item for item in chosen if _chosen(item.name, include, exclude)]
     kept = [item for item in chosen if item.kind is not None]
     if not kept:
         shown = ", ".join(public_name(source) for source in sources)
@@ -140,7 +144,7 @@ def survey(
 
 def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
     if is_streamed(source):
-        yield _Found(source, None, "stream", stream)
+        yield _Found(source, None, "stream", stream, source)
         return
     if is_url(source):
         yield from _from_url(source, stream, walk)
@@ -149,12 +153,14 @@ def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
     if walk.live:
         if not path.is_file():
             raise InputError(f"{source} is no stream, no camera and no video")
-        yield _Found(str(path.absolute()), None, "stream", stream)
+        location = str(path.absolute())
+        yield _Found(location, None, "stream", stream, location)
     elif path.is_dir():
-        yield from _from_folder(path.absolute(), stream, walk)
+        yield from _from_folder(str(path.absolute()), stream, walk)
     elif path.exists():
-        location = path.absolute()
-        yield _Found(str(location), location.parent, _kind(location), stream)
+        location = str(path.absolute())
+        kind = _kind(Path(location))
+        yield _Found(location, os.path.dirname(location), kind, stream, walk.real(location))  # noqa: PTH120
     elif glob.has_magic(source):
         yield from _from_pattern(source, stream, walk)
     else:
@@ -168,37 +174,41 @@ def _from_url(url: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
         yield from _expand(unquote(urlsplit(url).path), stream, walk)
     else:
         kind = "stream" if walk.live else kind_of_url(url, walk.av_options)
-        yield _Found(url, None, kind, stream)
+        yield _Found(url, None, kind, stream, url)
 
 
-def _from_folder(root: Path, stream: int, walk: "_Walk") -> Iterator[_Found]:
-    for path in walk.files(root):
-        yield _Found(str(path), root, _kind_in_folder(path), stream)
+def _from_folder(root: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
+    for path, real in walk.files(root):
+        yield _Found(path, root, _kind_in_folder(Path(path)), stream, real)
 
 
 def _from_pattern(pattern: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
     parts = Path(pattern).absolute().parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:fixed])
+    root = str(Path(*parts[:fixed]))
     if "**" in parts[fixed:]:
         matches = _deep_matches(root, parts[fixed:], walk)
     else:
-        paths = map(Path, glob.iglob(str(Path(*parts))))  # noqa: PTH207 - Path.glob takes hidden files
-        matches = sorted(paths, key=lambda path: natural_key(path.as_posix()))
+        paths = glob.iglob(str(Path(*parts)))  # noqa: PTH207 - Path.glob takes hidden files
+        matches = sorted(paths, key=lambda path: natural_key(_slashed(path)))
     if not matches:
         raise InputError(f"no file matches {pattern}")
     for path in matches:
-        if path.is_dir():
+        if Path(path).is_dir():
             inside = _from_folder(path, stream, walk)
-            yield from (_Found(item.location, root, item.kind, stream) for item in inside)
+            yield from (replace(item, root=root) for item in inside)
         else:
-            yield _Found(str(path), root, _kind_in_folder(path), stream)
+            yield _Found(path, root, _kind_in_folder(Path(path)), stream, walk.real(path))
 
 
-def _deep_matches(root: Path, patterns: Sequence[str], walk: "_Walk") -> list[Path]:
+def _deep_matches(root: str, patterns: Sequence[str], walk: "_Walk") -> list[str]:
     """Files below `root` that a pattern with `**` (any number of folders) matches."""
     deep = _Walk(recursive=True, skip=walk.skip)
-    return [path for path in deep.files(root) if _fits(path.relative_to(root).parts, patterns)]
+    return [path for path, _ in deep.files(root) if _fits(_parts(path, root), patterns)]
+
+
+def _parts(path: str, root: str) -> tuple[str, ...]:
+    return tuple(_relative(path, root).split("/"))
 
 
 def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
@@ -216,36 +226,71 @@ class _Walk:
     """How folders are searched."""
 
     recursive: bool
-    skip: frozenset[Path]
-    """Resolved paths that are passed over."""
+    skip: frozenset[str]
+    """Real paths that are passed over."""
     av_options: Mapping[str, str] = field(default_factory=dict)
     """For FFmpeg, to look behind URLs."""
     live: bool = False
     """Whether whatever is named is taken for a stream."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """Folders whose real paths were asked for already."""
 
-    def files(self, root: Path) -> list[Path]:
-        """The visible files below a folder in natural order; a loop of links is entered once."""
-        seen = {root.resolve()}
-        paths: list[Path] = []
-        for folder, subfolders, names in os.walk(root, onerror=_warn, followlinks=True):
-            here = Path(folder)
-            subfolders[:] = self._enter(here, subfolders, seen) if self.recursive else []
-            visible = (here / name for name in names if not name.startswith("."))
-            # unlike Path's, os.path's answer is no where a link leads to what must not be seen
-            paths += [p for p in visible if os.path.isfile(p) and not self._skipped(p)]  # noqa: PTH113
-        return sorted(paths, key=lambda path: natural_key(path.relative_to(root).as_posix()))
+    def files(self, root: str) -> list[tuple[str, str]]:
+        """The visible files below a folder in natural order, each with its real path.
 
-    def _enter(self, here: Path, subfolders: list[str], seen: set[Path]) -> list[str]:
-        entered = []
-        for name in sorted(subfolders):
-            real = Path(os.path.realpath(here / name))
-            if not name.startswith(".") and real not in self.skip and real not in seen:
-                seen.add(real)
-                entered.append(name)
-        return entered
+        A loop of links is entered once. A system is asked about folders and links, not about each
+        file: there may be a million.
+        """
+        real_root = os.path.realpath(root)
+        seen, waiting = {real_root}, [(root, real_root)]
+        files: list[tuple[str, str]] = []
+        while waiting:
+            folder, real_folder = waiting.pop()
+            inside: list[tuple[str, str]] = []
+            for entry in _entries(folder):
+                is_file = _is(entry.is_file)
+                if not is_file and not (self.recursive and _is(entry.is_dir)):
+                    continue
+                real = os.path.join(real_folder, entry.name)  # noqa: PTH118 - Path is slow
+                if entry.is_symlink():
+                    real = os.path.realpath(entry.path)
+                if real in self.skip:
+                    continue
+                if is_file:
+                    files.append((entry.path, real))
+                elif real not in seen:
+                    seen.add(real)
+                    inside.append((entry.path, real))
+            waiting += reversed(inside)
+        return sorted(files, key=lambda file: natural_key(_relative(file[0], root)))
 
-    def _skipped(self, path: Path) -> bool:
-        return bool(self.skip) and path.resolve() in self.skip
+    def real(self, path: str) -> str:
+        """The file that links lead to; each folder is looked up once."""
+        folder, name = os.path.split(path)
+        if os.path.islink(path):  # noqa: PTH114 - Path is slow
+            return os.path.realpath(path)
+        if folder not in self.folders:
+            self.folders[folder] = os.path.realpath(folder)
+        return os.path.join(self.folders[folder], name)  # noqa: PTH118
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """The visible ones by name, so that of two links to one folder always the same is entered."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = (entry for entry in entries if not entry.name.startswith("."))
+            return sorted(visible, key=lambda entry: entry.name)
+    except OSError as error:
+        _warn(error)
+        return []
+
+
+def _is(question: Callable[[], bool]) -> bool:
+    """The answer is no where a link leads to what must not be seen."""
+    try:
+        return question()
+    except OSError:
+        return False
 
 
 def _warn(error: OSError) -> None:
@@ -269,10 +314,9 @@ def _once(found: Sequence[_Found]) -> list[_Found]:
     """The first of each file, however it was reached."""
     first: dict[str, _Found] = {}
     for item in found:
-        key = item.location if item.root is None else os.path.realpath(item.location)
-        if key in first and first[key].kind is None:
-            del first[key]  # a folder passed over what is named by hand after it
-        first.setdefault(key, item)
+        if item.real in first and first[item.real].kind is None:
+            del first[item.real]  # a folder passed over what is named by hand after it
+        first.setdefault(item.real, item)
     return list(first.values())
 
 
@@ -292,14 +336,12 @@ def _matches(name: str, pattern: str) -> bool:
 def _names(found: Sequence[_Found]) -> list[str]:
     """Names relative to each root; where two would be equal, all relative to a common parent."""
     names = [item.name for item in found]
-    roots = [str(item.root) for item in found if item.root is not None]
+    roots = [item.root for item in found if item.root is not None]
     if len(set(names)) == len(names) or not roots:
         return names
-    parent = Path(os.path.commonpath(roots))
+    parent = os.path.commonpath(roots)
     return [
-        item.name
-        if item.root is None
-        else _readable(Path(item.location).relative_to(parent).as_posix())
+        item.name if item.root is None else _readable(_relative(item.location, parent))
         for item in found
     ]
 
@@ -312,6 +354,15 @@ def _unique(names: Sequence[str]) -> list[str]:
         counts[name] += 1
         unique.append(name if counts[name] == 1 else f"{name}#{counts[name]}")
     return unique
+
+
+def _relative(location: str, root: str) -> str:
+    """A path below `root` as seen from there, with forward slashes."""
+    return _slashed(location.removeprefix(root).lstrip(os.sep))
+
+
+def _slashed(path: str) -> str:
+    return path if os.sep == "/" else path.replace(os.sep, "/")
 
 
 def _readable(name: str) -> str:

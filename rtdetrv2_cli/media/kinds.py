@@ -122,7 +122,7 @@ def kind_by_content(path: Path) -> Kind | None:
     if kind == "picture" and path.suffix.lower() in _MOTION_JPEG:
         return "video"
     may_move = head.startswith(_MAY_MOVE) or head[8:12] == b"avis"
-    if kind == "picture" and may_move and images.is_sequence(path):
+    if kind == "picture" and may_move and not _is_still(head) and images.is_sequence(path):
         return "sequence"
     return kind
 
@@ -142,6 +142,14 @@ def _kind_of_bytes(head: bytes) -> Kind | None:
         if head.startswith(magic, offset):
             return kind
     return "video" if _is_transport_stream(head) else None
+
+
+def _is_still(head: bytes) -> bool:
+    """Whether the first bytes rule out that a PNG or a WebP moves, so that nobody need open it."""
+    if head.startswith(b"\x89PNG"):
+        before, found, _ = head.partition(b"IDAT")
+        return bool(found) and b"acTL" not in before
+    return head[8:16] in (b"WEBPVP8 ", b"WEBPVP8L")
 
 
 def _kind_of_brand(brand: bytes) -> Kind | None:

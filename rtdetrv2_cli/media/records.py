@@ -175,10 +175,10 @@ class CsvSink(Sink):
 
 def csv_rows(frame: Record) -> list[tuple[object, ...]]:
     """A row of `CSV_COLUMNS` for each detection in the record of a frame."""
-    place = (_text(frame["source"]), frame["stream"], frame["frame"], frame["time"])
+    place = (safe_text(frame["source"]), frame["stream"], frame["frame"], frame["time"])
     rows = []
     for found in frame["detections"]:
-        name = _text(found["class_name"])
+        name = safe_text(found["class_name"])
         cells = (found["class_id"], name, found["confidence"], *found["box"])
         rows.append((*place, *cells, found.get("track_id", "")))
     return rows
@@ -286,7 +286,8 @@ def _label(labels: Sequence[str], class_id: int) -> str:
     return labels[class_id] if 0 <= class_id < len(labels) else str(class_id)
 
 
-def _text(cell: str) -> str:
+def safe_text(cell: str) -> str:
+    """A text cell that a spreadsheet does not take for a formula."""
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 

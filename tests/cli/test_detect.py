@@ -399,7 +399,9 @@ def test_what_cannot_be_read_is_reported_and_the_rest_is_written(
     assert outcome.code == 5
     assert outcome.err.count("error: ") == 2
     assert "2 failed" in outcome.err
-    assert names_below(tmp_path / "out") == ["a.png", "d.mp4", "detections.jsonl", "run.json"]
+    assert names_below(tmp_path / "out") == [
+        *("a.png", "d.mp4", "detections.jsonl", "failures.csv", "run.json"),
+    ]
     types = [(r["type"], r.get("source")) for r in records(tmp_path / "out/detections.jsonl")]
     assert types == [
         ("run", None),
@@ -459,7 +461,7 @@ def test_credentials_of_a_url_are_never_shown(detect, tmp_path):
     )
     assert outcome.code == 3
     written = [path.read_text("utf-8") for path in (tmp_path / "out").iterdir()]
-    assert len(written) == 2
+    assert len(written) == 3
     for text in (outcome.out, outcome.err, *written):
         assert "secret" not in text
         assert "127.0.0.1" in text

@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from rtdetrv2_cli.cli.plan import Plan, plan_run, settle_existing, unfinished_sources
+from rtdetrv2_cli.cli.plan import Plan, plan_run
+from rtdetrv2_cli.cli.settle import settle_existing, unfinished_sources
 from rtdetrv2_cli.errors import OutputError, UsageError
 from rtdetrv2_cli.media.source import Input
 
@@ -135,3 +137,17 @@ def test_where_only_media_are_written_records_are_refused(output):
 def test_a_folder_of_media_alone_may_be_called_like_records():
     plan = plan_run([PICTURE], "x.json/", records=(), only_media=True)
     assert plan.files == [Path("x.json/a.png"), Path("x.json/run.json")]
+
+
+def test_files_are_looked_for_only_in_folders_that_are_there(tmp_path, monkeypatch):
+    inputs = [Input(f"/in/{i}.png", f"{i % 3}/{i}.png", "picture") for i in range(60)]
+    looked_for: list[object] = []
+
+    def watched(call):
+        return lambda path, *more, **named: looked_for.append(path) or call(path, *more, **named)
+
+    for module, name in ((os, "stat"), (os.path, "exists"), (Path, "stat"), (Path, "exists")):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    plan = settle_existing(plan_run(inputs, str(tmp_path / "out")))
+    assert len(plan.todo) == 60
+    assert len(looked_for) < 60

@@ -21,6 +21,7 @@ class FakeEngine:
     info = SimpleNamespace(confidence=None)
     device = "cpu"
     resize = staticmethod(stretch)
+    room = None
 
     def __init__(self, confidence=None, device="cpu"):
         self.info = SimpleNamespace(confidence=confidence)

@@ -23,6 +23,7 @@ class FakeEngine:
     device = "cpu"
     resize = staticmethod(stretch)
     dtype = "fp32"
+    room = None
 
     def __call__(self, pixels):
         bright = pixels.reshape(len(pixels), -1).mean(axis=1) / 255 if len(pixels) else np.zeros(0)

@@ -170,10 +170,11 @@ class SmallMemory(torch.nn.Module):
         return self.network(images)
 
 
-def test_out_of_memory_halves_the_batch_and_keeps_to_that(loaded):
+def test_out_of_memory_halves_the_batch_keeps_to_that_and_says_so_once(loaded, caplog):
     engine = TorchEngine(loaded, CPU, "fp32")
     batch = pixels(7)
     expected = engine(batch)
+    assert engine.room is None
     engine._network = memory = SmallMemory(engine._network, room=2)
     first, second = engine(batch), engine(batch)
     for answer in (first, second):
@@ -181,6 +182,8 @@ def test_out_of_memory_halves_the_batch_and_keeps_to_that(loaded):
             np.sort(answer.logits.ravel()), np.sort(expected.logits.ravel()), atol=1e-4
         )
     assert memory.batches == [7, 4, 2, 2, 2, 1, 2, 2, 2, 1]
+    assert engine.room == 2
+    assert caplog.messages == ["cpu ran out of memory with 7 pictures at once: going on with 2"]
 
 
 def cpu_memory_error() -> RuntimeError:

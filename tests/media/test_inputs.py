@@ -256,3 +256,34 @@ def test_a_link_that_must_not_be_followed_is_passed_over(tmp_path, make_picture)
     make_picture("in/a.png")
     (tmp_path / "in/b.png").symlink_to("/proc/1/cwd/none.png")
     assert [item.name for item in list_inputs([str(tmp_path / "in")])] == ["a.png"]
+
+
+def test_links_are_looked_up_a_folder_at_a_time_not_a_file(tmp_path, make_picture, monkeypatch):
+    picture = make_picture("in/0/0.png")
+    looked_up: list[str] = []
+    real, resolve = os.path.realpath, Path.resolve
+    monkeypatch.setattr(os.path, "realpath", lambda path: looked_up.append(path) or real(path))
+    monkeypatch.setattr(Path, "resolve", lambda path: looked_up.append(path) or resolve(path))
+
+    def count(sources: list[str]) -> int:
+        looked_up.clear()
+        assert list_inputs(sources, skip=[tmp_path / "out"])
+        return len(looked_up)
+
+    def sources() -> list[list[str]]:
+        inside = [str(path) for path in (tmp_path / "in").glob("*/*.png")]
+        return [[str(tmp_path / "in")], [str(tmp_path / "in/*/*.png")], inside]
+
+    few = [count(each) for each in sources()]
+    for number in range(1, 30):
+        shutil.copy(picture, picture.with_name(f"{number}.png"))
+    assert [count(each) for each in sources()] == few
+
+
+def test_a_still_png_is_told_by_its_first_bytes(tmp_path, make_picture, monkeypatch):
+    def opened(path):
+        raise AssertionError(f"{path} was opened once more")
+
+    make_picture("in/a.png")
+    monkeypatch.setattr("rtdetrv2_cli.media.images.is_sequence", opened)
+    assert names(tmp_path / "in") == ["a.png"]

@@ -4,11 +4,12 @@ import csv
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from rtdetrv2_cli.errors import InputError, OutputError
+from rtdetrv2_cli.media.again.failures import Failed
 from rtdetrv2_cli.media.part import broken_off
 from rtdetrv2_cli.media.records import Record, plain_text
 from rtdetrv2_cli.media.replay.read_records import parse_line, read_records
@@ -28,6 +29,18 @@ class RecordedFrame:
     detections: int
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a record file tells of an earlier run, read in one pass."""
+
+    sources: tuple[str, ...] = ()
+    """Those that it holds frames of, in order; of a CSV only those in which something was found."""
+    failures: Mapping[str, Failed] = field(default_factory=dict)
+    """Inputs whose last record is an error."""
+    run: Record | None = None
+    """What the latest run said of itself."""
+
+
 def standing(path: Path) -> Path | None:
     """The file to continue: what a killed run left, which has all that was there before, first."""
     return broken_off(path) or (path if path.exists() else None)
@@ -41,12 +54,33 @@ def recorded_sources(path: Path) -> list[str]:
     Raises:
         OutputError: the file is not one that this tool has written.
     """
+    return [*read_recorded(path).sources]
+
+
+def read_recorded(path: Path) -> Recorded:
+    """What a `.jsonl`, `.json` or `.csv` file tells of the run that wrote it.
+
+    Raises:
+        OutputError: the file is not one that this tool has written.
+    """
     if _suffix(path) == ".csv":
         rows = iter(kept_rows(path))
         next(rows, None)
-        return list(dict.fromkeys(plain_text(row[0]) for row in rows))
-    frames = (record for record in kept_records(path) if record["type"] == "frame")
-    return list(dict.fromkeys(record["source"] for record in frames))
+        return Recorded(tuple(dict.fromkeys(plain_text(row[0]) for row in rows)))
+    sources: dict[str, None] = {}
+    failures: dict[str, Failed] = {}
+    run = None
+    with _understood(path):
+        for record in _records(path):
+            match record["type"]:
+                case "frame":
+                    sources[record["source"]] = None
+                    failures.pop(record["source"], None)
+                case "error":
+                    failures[record["source"]] = _failed(record)
+                case "run":
+                    run = record
+    return Recorded(tuple(sources), failures, run)
 
 
 def recorded_frames(path: Path, source: str) -> list[RecordedFrame]:
@@ -69,6 +103,10 @@ def recorded_frames(path: Path, source: str) -> list[RecordedFrame]:
                 index = record["frame"]
                 found[index] = RecordedFrame(index, record["pts"], len(record["detections"]))
     return list(found.values())
+
+
+def _failed(record: Record) -> Failed:
+    return Failed(record.get("code", ""), record.get("message", ""))
 
 
 def last_run(path: Path) -> Record | None:
