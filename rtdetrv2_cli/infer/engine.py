@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,7 @@ class Prediction:
             )
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A network on a device. `__call__` takes RGB uint8 [b, 3, *size] and may be given b = 0."""
 

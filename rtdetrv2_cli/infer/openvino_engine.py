@@ -58,6 +58,7 @@ class OpenVinoEngine:
 
     name = "openvino"
     device = "cpu"
+    room: int | None = None
     resize = staticmethod(stretch)  # torch has a quicker one, which would have to be loaded
 
     def __init__(self, compiled: "CompiledModel", facts: Facts, dtype: str) -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import av
 import numpy as np
@@ -767,3 +768,14 @@ def test_filters_that_make_no_sense_are_told(options, message, detect, make_pict
     outcome = detect("a.png", *options)
     assert outcome.code == 2
     assert message in outcome.err
+
+
+def test_a_run_with_openvino_tells_it(detect, make_picture, tmp_path, monkeypatch):
+    if find_spec("openvino") is None:
+        pytest.skip("needs rtdetrv2[openvino]")
+    monkeypatch.setenv("RTDETRV2_HOME", str(tmp_path / "cache"))
+    make_picture("in/a.png")
+    outcome = detect("in", "--engine", "openvino", "--imgsz", "64x96")
+    assert outcome.code == 0, outcome.err
+    report = json.loads((tmp_path / "detections/run.json").read_text("utf-8"))
+    assert (report["engine"], report["status"]) == ("openvino", "complete")

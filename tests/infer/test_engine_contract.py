@@ -71,6 +71,11 @@ def engine(request, tiny_config) -> Engine:
     return ENGINES[request.param](tiny_config)
 
 
+def test_it_has_all_that_is_asked_of_an_engine(engine):
+    assert isinstance(engine, Engine)
+    assert engine.room is None
+
+
 def pixels(pictures: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (pictures, 64, 96, 3), np.uint8).transpose(0, 3, 1, 2)
