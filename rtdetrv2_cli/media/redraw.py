@@ -12,14 +12,31 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.media.colour import Colours
+from rtdetrv2_cli.media.colour import Colours, rgb_to_yuv420
 from rtdetrv2_cli.media.planes import Planes, rgb_to_yuv, suits
-from rtdetrv2_cli.types import Image
+from rtdetrv2_cli.media.sink import Annotate, PlaneAnnotate
+from rtdetrv2_cli.types import Image, Result
 
 _WIDEST: Final = 8
 """Pixels of a block's row: as many bytes of RGB as three machine words."""
 _MOST: Final = 1 / 4
 """Share of the blocks above which converting the whole picture is quicker."""
+
+
+def draw_planes(result: Result, annotate: Annotate, colours: Colours) -> av.VideoFrame:
+    """A frame with what was found in it as 8-bit 4:2:0 planes, without RGB where that can be."""
+    frame = result.frame
+    if (
+        isinstance(annotate, PlaneAnnotate)
+        and annotate.draws_on_planes
+        and suits(frame.decoded, colours)
+    ):
+        planes = Planes(frame.decoded, colours)
+        annotate.draw_on(planes, result.detections)
+        return planes.frame
+    image = annotate(frame.image, result.detections)
+    redone = redrawn(frame.decoded, frame.image, image, colours)
+    return redone or rgb_to_yuv420(image, colours)
 
 
 def redrawn(decoded: object, image: Image, drawn: Image, colours: Colours) -> av.VideoFrame | None:

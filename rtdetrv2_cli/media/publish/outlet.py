@@ -15,14 +15,13 @@ from av.container import OutputContainer
 from av.video.frame import PictureType
 
 from rtdetrv2_cli.errors import OutputError, UsageError
-from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
+from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours
 from rtdetrv2_cli.media.encode import EncodeOptions
 from rtdetrv2_cli.media.encoders import Encoder, pick_encoder
 from rtdetrv2_cli.media.live.reader import LostError
-from rtdetrv2_cli.media.planes import Planes, suits
 from rtdetrv2_cli.media.publish.target import Target
-from rtdetrv2_cli.media.redraw import redrawn
-from rtdetrv2_cli.media.sink import Annotate, PlaneAnnotate
+from rtdetrv2_cli.media.redraw import draw_planes
+from rtdetrv2_cli.media.sink import Annotate
 from rtdetrv2_cli.media.video import reason
 from rtdetrv2_cli.media.write_video import sane_rate
 from rtdetrv2_cli.stream import Slot
@@ -229,7 +228,7 @@ class _Encoding:
         return video
 
     def write(self, result: Result) -> None:
-        planes = self._drawn(result)
+        planes = draw_planes(result, self._annotate, self._colours)
         pts = round((result.frame.seconds - self._start) / _TIME_BASE)
         planes.pts = self._last_pts = max(pts, self._last_pts + _SMALLEST_STEP)
         planes.time_base = _TIME_BASE
@@ -237,21 +236,6 @@ class _Encoding:
             planes.pict_type = PictureType.I
             self._next_key = planes.pts + round(_KEYFRAME_SECONDS / _TIME_BASE)
         self._encode(planes)
-
-    def _drawn(self, result: Result) -> av.VideoFrame:
-        """The decoded planes with what was drawn, where the encoder takes them."""
-        frame, annotate = result.frame, self._annotate
-        if (
-            isinstance(annotate, PlaneAnnotate)
-            and annotate.draws_on_planes
-            and suits(frame.decoded, self._colours)
-        ):
-            planes = Planes(frame.decoded, self._colours)
-            annotate.draw_on(planes, result.detections)
-            return planes.frame
-        image = annotate(frame.image, result.detections)
-        redone = redrawn(frame.decoded, frame.image, image, self._colours)
-        return redone or rgb_to_yuv420(image, self._colours)
 
     def finish(self) -> None:
         self._encode(None)

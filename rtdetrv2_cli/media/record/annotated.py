@@ -10,17 +10,17 @@ from av.codec.context import Flags
 from av.video.frame import PictureType
 
 from rtdetrv2_cli.errors import OutputError
-from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours, rgb_to_yuv420
+from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours
 from rtdetrv2_cli.media.encode import EncodeOptions
 from rtdetrv2_cli.media.encoders import Encoder
 from rtdetrv2_cli.media.part import refused
 from rtdetrv2_cli.media.record.coded import Coded, Coding
 from rtdetrv2_cli.media.record.lane import Lane
-from rtdetrv2_cli.media.redraw import redrawn
+from rtdetrv2_cli.media.redraw import draw_planes
 from rtdetrv2_cli.media.sink import Annotate
 from rtdetrv2_cli.media.write_video import sane_rate
 from rtdetrv2_cli.stream import Feed
-from rtdetrv2_cli.types import Frame, Image, Result, Size
+from rtdetrv2_cli.types import Frame, Result, Size
 
 _log = logging.getLogger(__name__)
 
@@ -86,10 +86,9 @@ class FrameEncoder:
         self._last_pts: int | None = None
         self._keyframe = 0.0
 
-    def encode(self, frame: Frame, image: Image) -> list[Coded]:
-        """What the encoder gives for a frame on which something was drawn."""
-        planes = redrawn(frame.decoded, frame.image, image, self._colours)
-        planes = planes or rgb_to_yuv420(image, self._colours)
+    def encode(self, result: Result, annotate: Annotate) -> list[Coded]:
+        """What the encoder gives for a frame on which what was found is drawn."""
+        frame, planes = result.frame, draw_planes(result, annotate, self._colours)
         pts = frame.pts or 0
         if self._last_pts is None or frame.seconds - self._keyframe >= _KEYFRAME_SECONDS:
             planes.pict_type = PictureType.I
@@ -198,9 +197,8 @@ class FrameRecorder:
         frame = given.result.frame
         if not self.lane.is_on:
             return
-        image = self._annotate(frame.image, given.result.detections)
         with refused(f"the recording of {self.lane.name}"):
-            for coded in self._opened(frame, given.turn).encode(frame, image):
+            for coded in self._opened(frame, given.turn).encode(given.result, self._annotate):
                 self.lane.take(coded)
 
     def _opened(self, frame: Frame, turn: int) -> FrameEncoder:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from live_servers import (
-    frame_number,
+    drawn_at,
     free_port,
     http_server,
     mjpeg_handler,
@@ -131,8 +131,8 @@ def test_a_connection_that_was_lost_begins_a_new_file(playing, segments):
     assert heights[0] == 240
     assert heights[-1] == 120
     for path in files:
-        shown = [frame_number(image) for image in decoded(path)]
-        assert shown == list(range(shown[0], shown[0] + len(shown)))
+        shown = [drawn_at(image) for image in decoded(path)]
+        assert shown == sorted(set(shown))
         assert len(shown) >= 9
 
 
