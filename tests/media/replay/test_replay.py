@@ -8,6 +8,7 @@ import pytest
 from rtdetrv2_cli.media.inputs import list_inputs
 from rtdetrv2_cli.media.replay.recorded import open_recorded
 from rtdetrv2_cli.media.replay.replay import Choice, Replay
+from rtdetrv2_cli.media.sink import Sink
 from rtdetrv2_cli.pipeline import run
 from rtdetrv2_cli.types import Detections, Failure
 
@@ -34,7 +35,7 @@ def test_the_best_of_the_wanted_are_chosen(choice, scores):
     assert found.scores.tolist() == pytest.approx(scores)
 
 
-class Kept:
+class Kept(Sink):
     """A sink that keeps what it is given."""
 
     def __init__(self) -> None:
@@ -44,11 +45,6 @@ class Kept:
         self.items.append(item)
 
     def close(self) -> None: ...
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error) -> None: ...
 
 
 def test_a_pipeline_gets_each_frame_with_its_own_record(make_picture, tmp_path):
