@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_cli import hub
+from rtdetrv2_cli.allocator import share_arenas
 from rtdetrv2_cli.cli import console, resuming
 from rtdetrv2_cli.cli.plan import STDOUT, Plan
 from rtdetrv2_cli.cli.report import Report, public_options
@@ -274,12 +275,14 @@ def tell_profile(report: Report) -> None:
 
 
 @contextmanager
-def _cycles_found_early() -> Iterator[None]:
-    """Lets Python look for cycles among what the run makes, and not among what loading made.
+def _for_weeks() -> Iterator[None]:
+    """Lets the memory of a run stay as it is, for as long as it lasts.
 
-    It would look at all of it only once the run has made a quarter as much, which is after hours:
-    so long, what viewers and cameras that are gone have left would pile up.
+    Python looks for cycles among what the run makes, and not among what loading made. It would
+    look at all of it only once the run has made a quarter as much, which is after hours: so long,
+    what viewers and cameras that are gone have left would pile up.
     """
+    share_arenas()
     gc.collect()
     gc.freeze()
     try:
@@ -307,7 +310,7 @@ def execute(
     with (
         stop_on_signal() as stop,
         report.written(stop),
-        _cycles_found_early() if isinstance(source, LiveSource) else nullcontext(),
+        _for_weeks() if isinstance(source, LiveSource) else nullcontext(),
         console.progress(inputs, report.summary, shown=shows_progress) as advance,
     ):
 

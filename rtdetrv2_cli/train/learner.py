@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from rtdetrv2_cli.allocator import keep_freed_memory
 from rtdetrv2_cli.errors import TrainingError
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-from rtdetrv2_cli.train.allocator import keep_freed_memory
 from rtdetrv2_cli.train.average import Average
 from rtdetrv2_cli.train.data.loader import TrainingBatch
 from rtdetrv2_cli.train.recipe import Recipe, group_parameters

@@ -1,0 +1,71 @@
+"""What a step frees serves the next one."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+PAGE_FAULTS = """
+import resource, sys, torch
+from rtdetrv2_cli.allocator import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+faults = []
+for _ in range(20):
+    blocks = [torch.ones(10_000_000) for _ in range(3)]
+    del blocks
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[4])
+"""
+
+
+def page_faults(how):
+    done = subprocess.run(
+        [sys.executable, "-c", PAGE_FAULTS, how], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_memory_that_was_freed_is_not_asked_for_again():
+    kept, asked_anew = page_faults("kept"), page_faults("plain")
+    assert kept < 500
+    assert asked_anew > 10 * kept  # else the test would show nothing
+
+
+ARENAS = """
+import ctypes, sys, threading
+from pathlib import Path
+from rtdetrv2_cli.allocator import share_arenas
+if sys.argv[1] == "shared":
+    share_arenas()
+malloc = ctypes.CDLL(None).malloc
+malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+together, places = threading.Barrier(12), set()
+
+def allocate():
+    together.wait()
+    for _ in range(200):
+        places.add(malloc(1000) >> 26)  # an arena's heap begins at a multiple of 64 MB
+    together.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(12)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(places))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_threads_share_what_others_have_freed():
+    def heaps(how):
+        done = subprocess.run(
+            [sys.executable, "-c", ARENAS, how], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert heaps("shared") <= 3  # one of them may lie across a border
+    assert heaps("each their own") > 3
