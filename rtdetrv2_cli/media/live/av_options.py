@@ -5,7 +5,7 @@ PyAV hands them on and does not tell which were left unused, so FFmpeg's tables 
 
 import ctypes
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -55,11 +55,6 @@ def parse_options(pairs: Iterable[str]) -> dict[str, str]:
 def public_options(pairs: Iterable[str]) -> list[str]:
     """`key=value` pairs as they may be shown."""
     return [_shown(*pair.partition("=")[::2]) for pair in pairs]
-
-
-def shown_options(options: Mapping[str, str]) -> str:
-    """Options in words, as they may be shown."""
-    return ", ".join(_shown(*each) for each in options.items())
 
 
 def _shown(key: str, value: str) -> str:
