@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from threading import Event
+from threading import Event, Lock
 from time import perf_counter
 from types import TracebackType
 
@@ -11,7 +11,7 @@ from rtdetrv2_cli.infer.detector import FrameDetector, detect, detect_batches
 from rtdetrv2_cli.media.sink import Sink
 from rtdetrv2_cli.media.source import LiveSource, Source
 from rtdetrv2_cli.stream import QueueUse, clock, prefetch, timed
-from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
+from rtdetrv2_cli.types import Detections, Failure, Frame, Result, RunSummary, SourceEvent
 
 Item = Result | Failure | SourceEvent
 
@@ -26,15 +26,15 @@ class Profile:
     """Between decoding and detecting."""
     results: QueueUse = field(default_factory=QueueUse)
     """Between detecting and writing."""
+    requests: int = 1
+    """Batches that were detected in at once."""
 
     @property
     def busy(self) -> dict[str, float]:
-        """Seconds that `decode`, `detect` and `write` worked."""
-        waited = self.frames.waited_for + self.seconds.get("wait", 0.0)
-        detect = self.seconds.get("detect", 0.0) - waited
+        """Seconds that `decode`, `detect` and `write` worked; shared by batches at once."""
         return {
             "decode": self.seconds.get("decode", 0.0),
-            "detect": max(0.0, detect),
+            "detect": self.seconds.get("detect", 0.0) / self.requests,
             "write": self.seconds.get("write", 0.0),
         }
 
@@ -50,6 +50,25 @@ class Profile:
         }
 
 
+class _Timed:
+    """A detector, with the time that its calls take added to a profile."""
+
+    def __init__(self, detector: FrameDetector, profile: Profile) -> None:
+        self._detector = detector
+        self._seconds = profile.seconds
+        self._adding = Lock()
+        self.batch_size = detector.batch_size
+        self.requests = profile.requests = detector.requests
+
+    def __call__(self, frames: Sequence[Frame]) -> list[Detections]:
+        start = perf_counter()
+        found = self._detector(frames)
+        with self._adding:
+            spent = self._seconds.get("detect", 0.0)
+            self._seconds["detect"] = spent + perf_counter() - start
+        return found
+
+
 def run(
     source: Source,
     detector: FrameDetector,
@@ -63,13 +82,15 @@ def run(
 ) -> RunSummary:
     """Detects in every frame of `source` and writes it to every sink, in order.
 
-    Decoding, detecting and writing overlap; no more than three batches are in memory. The sinks
-    are closed whatever happens, before the source is. A live source is asked for what is newest
+    Decoding, detecting and writing overlap; no more than three batches are in memory, and one
+    more for each that is detected in at once. The sinks are closed whatever happens, before the
+    source is. A live source is asked for what is newest
     whenever the detector is free.
 
     Args:
         source: An input that cannot be read is a `Failure` and the next input follows.
-        detector: Called with batches of `detector.batch_size` frames; they mix inputs.
+        detector: Called with batches of `detector.batch_size` frames, which mix inputs, from
+            `detector.requests` threads.
         sinks: Written to in this thread.
         summary: Counted into while the run goes on; a new one if None.
         max_errors: Stop after so many inputs that cannot be read.
@@ -82,12 +103,13 @@ def run(
     profile = profile if profile is not None else Profile()
     seconds = profile.seconds
     stop = stop or Event()
+    detector = _Timed(detector, profile)
     with ExitStack() as stack:
         if isinstance(source, LiveSource):
             summary.streams = source.states
             stack.callback(_add_decoding, source, seconds)
             batches = timed(source.batches(detector.batch_size), seconds, "wait")
-            found = timed(detect_batches(batches, detector), seconds, "detect")
+            found = detect_batches(batches, detector)
             # What waits here grows old.
             items = prefetch(found, 1, until=stop, use=profile.results)
             stack.enter_context(closing(items))
@@ -95,8 +117,7 @@ def run(
         else:
             depth = max(2, detector.batch_size)
             frames = prefetch(timed(source.frames(), seconds, "decode"), depth, use=profile.frames)
-            found = timed(detect(frames, detector), seconds, "detect")
-            items = prefetch(found, depth, until=stop, use=profile.results)
+            items = prefetch(detect(frames, detector), depth, until=stop, use=profile.results)
             stack.enter_context(closing(frames))
             stack.enter_context(closing(items))
             counted = _counted(items, summary, max_errors, stop)

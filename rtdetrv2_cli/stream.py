@@ -5,6 +5,7 @@ It knows no frame and no model.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
@@ -14,6 +15,7 @@ from time import monotonic, perf_counter
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _POLL_SECONDS = 0.05
 """No wait is longer, so that Ctrl-C and a closed stream are noticed."""
@@ -85,11 +87,19 @@ class QueueUse:
     """Seconds that the thread waited for room."""
     waiting: int = 0
     """Items that were there when one was taken, all times together."""
+    worked: float = 0.0
+    """Seconds that the consumer was at work on them, where it is a `Feed`."""
 
     @property
     def mean(self) -> float:
         """How many items lay ready, on average; near `depth` where the consumer is the slow one."""
         return self.waiting / self.items if self.items else 0.0
+
+    def add(self, other: "QueueUse") -> None:
+        """Counts another queue's use as well."""
+        self.depth = max(self.depth, other.depth)
+        for name in ("items", "waited_for", "held_back", "waiting", "worked"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class Stream(Iterator[T]):
@@ -192,7 +202,8 @@ class Feed(Generic[T]):
         self._queue: Queue[T | _End] = Queue(depth)
         self._stop = Event()
         self._ended: list[_End] = []
-        work = (take, self._queue, self._stop, self._ended)
+        self.use = QueueUse(depth)
+        work = (take, self._queue, self._stop, self._ended, self.use)
         self._thread = Thread(target=_take, args=work, name="feed", daemon=True)
 
     def put(self, item: T) -> None:
@@ -219,8 +230,10 @@ class Feed(Generic[T]):
         if self._thread.ident is None or self._stop.is_set():
             return
         self._put(_END)
+        start = perf_counter()
         while self._thread.is_alive():
             self._thread.join(_POLL_SECONDS)
+        self.use.held_back += perf_counter() - start
         self._stop.set()
         self._raise()
 
@@ -231,11 +244,13 @@ class Feed(Generic[T]):
             self._thread.join(_POLL_SECONDS)
 
     def _put(self, item: T | _End) -> None:
+        start = perf_counter()
         while not self._ended:
             try:
                 self._queue.put(item, timeout=_POLL_SECONDS)
             except Full:
                 continue
+            self.use.held_back += perf_counter() - start
             return
         self._raise()
 
@@ -249,18 +264,29 @@ class Feed(Generic[T]):
 
 
 def _take(
-    take: Callable[[T], object], queue: "Queue[T | _End]", stop: Event, ended: list[_End]
+    take: Callable[[T], object],
+    queue: "Queue[T | _End]",
+    stop: Event,
+    ended: list[_End],
+    use: QueueUse,
 ) -> None:
     end = _END
     try:
         while not stop.is_set():
+            ready, start = queue.qsize(), perf_counter()
             try:
                 item = queue.get(timeout=_POLL_SECONDS)
             except Empty:
                 continue
+            finally:
+                use.waited_for += perf_counter() - start
             if isinstance(item, _End):
                 break
+            use.items += 1
+            use.waiting += ready
+            start = perf_counter()
             take(item)
+            use.worked += perf_counter() - start
     except BaseException as error:  # noqa: BLE001 - handed to who puts, whatever it is
         end = _End(error)
     finally:
@@ -572,6 +598,47 @@ class Background(Generic[T]):
 def background(work: Callable[[], T]) -> Background[T]:
     """Runs `work` on a thread; ask for its result, or the thread is left alone with it."""
     return Background(work)
+
+
+def parallel(
+    work: Callable[[T], R], items: Generator[T, None, None], workers: int
+) -> Generator[R, None, None]:
+    """`work(item)` of every item, in their order, done by so many threads at once.
+
+    One more item waits, so that no thread does. An error, of `items` or of `work`, is raised in its
+    turn, after what came before it. Closing it waits for the work at hand, and closes `items`.
+    With one worker there is no thread: each item is taken when its outcome is asked for.
+    """
+    with closing(items):
+        if workers == 1:
+            yield from map(work, items)
+        else:
+            yield from _in_parallel(work, items, workers)
+
+
+def _in_parallel(
+    work: Callable[[T], R], items: Iterator[T], workers: int
+) -> Generator[R, None, None]:
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="parallel")
+    try:
+        for outcome in _delayed((pool.submit(work, item) for item in items), workers):
+            yield outcome.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _delayed(items: Iterator[T], count: int) -> Iterator[T]:
+    """Each item once `count` more have been made, or there are no more; also where that fails."""
+    made: deque[T] = deque()
+    try:
+        for item in items:
+            made.append(item)
+            if len(made) > count:
+                yield made.popleft()
+    except Exception:
+        yield from made
+        raise
+    yield from made
 
 
 def batched(items: Iterable[T], size: int) -> Generator[list[T], None, None]:

@@ -33,6 +33,7 @@ class Detector:
     """Finds nothing; fails at its call number `fail_at`."""
 
     batch_size = 2
+    requests = 1
 
     def __init__(self, fail_at=None):
         self.calls, self.fail_at = 0, fail_at

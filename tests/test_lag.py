@@ -30,6 +30,7 @@ class SlowDetector:
     """Takes a given time for each frame, and finds nothing."""
 
     batch_size = 1
+    requests = 1
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

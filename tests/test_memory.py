@@ -14,6 +14,7 @@ from rtdetrv2_cli.types import Detections
 
 class Detector:
     batch_size = 4
+    requests = 1
     def __call__(self, frames):
         box = np.array([[4, 4, 30, 30]], np.float32)
         return [Detections(box, np.array([0.9], np.float32), np.array([0])) for _ in frames]

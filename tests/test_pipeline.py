@@ -54,6 +54,7 @@ class FakeDetector:
     """Finds as many objects as the frame's index says, of score 0.5."""
 
     batch_size: int = 4
+    requests: int = 1
     fail_at: int | None = None
     batches: list[int] = field(default_factory=list)
 

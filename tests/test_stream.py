@@ -2,7 +2,8 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from threading import Event
 
 import pytest
@@ -17,6 +18,7 @@ from rtdetrv2_cli.stream import (
     clock,
     latest,
     merge,
+    parallel,
     prefetch,
     timed,
     watch,
@@ -160,21 +162,124 @@ def test_composed_twice_it_keeps_order_errors_and_no_thread():
 
 
 def test_composed_twice_the_stages_overlap():
-    def slow(count: int) -> Generator[int, None, None]:
-        for number in range(count):
-            time.sleep(0.02)
+    made, passed = [Event() for _ in range(4)], [Event() for _ in range(4)]
+
+    def making() -> Generator[int, None, None]:
+        for number in range(4):
+            made[number].set()
             yield number
 
-    def slower(items: Generator[int, None, None]) -> Generator[int, None, None]:
+    def passing(items: Generator[int, None, None]) -> Generator[int, None, None]:
         for item in items:
-            time.sleep(0.02)
+            passed[item].set()
             yield item
 
-    start = time.monotonic()
-    for _ in prefetch(slower(prefetch(slow(20), 2)), 2):
-        time.sleep(0.02)
-    # one after the other it takes at least 1.2 s, overlapping a little more than 0.4 s
-    assert time.monotonic() - start < 0.9
+    with closing(prefetch(passing(prefetch(making(), 1)), 1)) as items:
+        assert next(items) == 0
+        # while this thread has the first, one makes the third and another passes the second on
+        assert passed[1].wait(30)
+        assert made[2].wait(30)
+
+
+def append_all(items: Iterable[object], taken: list[object]) -> None:
+    """One by one, so that those before an error are there; `extend` would leave them out."""
+    for item in items:
+        taken.append(item)  # noqa: PERF402
+
+
+def parallel_threads() -> int:
+    return sum(thread.name.startswith("parallel") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 20])
+def test_work_done_in_parallel_keeps_its_order(workers, count):
+    def work(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number * number
+
+    numbers = Numbers(count)
+    assert list(parallel(work, numbers.items(), workers)) == [n * n for n in range(count)]
+    assert numbers.closed
+    assert parallel_threads() == 0
+
+
+def test_so_many_are_worked_on_at_once_and_one_more_waits():
+    together, numbers = threading.Barrier(3), Numbers(9)
+    with closing(parallel(lambda _: together.wait(30), numbers.items(), 3)) as outcomes:
+        assert next(outcomes) in range(3)
+        assert numbers.made == 4
+        assert len(list(outcomes)) == 8
+
+
+def test_one_worker_is_no_thread_and_takes_an_item_when_it_is_asked_for():
+    numbers, names = Numbers(3), []
+    with closing(
+        parallel(lambda _: names.append(threading.current_thread()), numbers.items(), 1)
+    ) as outcomes:
+        next(outcomes)
+        assert numbers.made == 1
+    assert names == [threading.current_thread()]
+    assert numbers.closed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_came_before_an_error_of_parallel_work_comes_first(workers):
+    def work(number: int) -> int:
+        if number == 3:
+            raise BrokenError("3")
+        return number
+
+    numbers, outcomes = Numbers(10), []
+    with pytest.raises(BrokenError, match=r"^3$"):
+        append_all(parallel(work, numbers.items(), workers), outcomes)
+    assert outcomes == [0, 1, 2]
+    assert numbers.closed
+    assert parallel_threads() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_what_came_before_an_error_of_the_items_is_worked_on_first(workers):
+    outcomes = []
+    with pytest.raises(BrokenError, match=r"^3$"):
+        append_all(parallel(str, Numbers(10, fail_at=3).items(), workers), outcomes)
+    assert outcomes == ["0", "1", "2"]
+
+
+def test_closing_parallel_work_waits_for_what_is_at_hand_and_begins_nothing():
+    begun, go_on, ended = [], Event(), []
+
+    def work(number: int) -> None:
+        begun.append(number)
+        if number:
+            go_on.wait(30)
+        ended.append(number)
+
+    numbers = Numbers(10)
+    outcomes = parallel(work, numbers.items(), 2)
+    next(outcomes)
+    threading.Timer(0.1, go_on.set).start()
+    outcomes.close()
+    assert sorted(begun) == sorted(ended)
+    assert numbers.made == 3
+    assert numbers.closed
+    assert parallel_threads() == 0
+
+
+def test_a_feed_tells_how_its_queue_was_used():
+    feed = Feed(lambda _: time.sleep(0.02), 2)
+    for number in range(8):
+        feed.put(number)
+    feed.close()
+    assert (feed.use.depth, feed.use.items) == (2, 8)
+    assert feed.use.worked >= 0.15
+    assert feed.use.held_back >= 0.1
+    assert feed.use.mean > 0.5
+    total = QueueUse()
+    total.add(feed.use)
+    total.add(feed.use)
+    assert (total.depth, total.items) == (2, 16)
+    assert total.worked == 2 * feed.use.worked
 
 
 def test_the_use_of_a_queue_tells_who_waits_for_whom():

@@ -7,7 +7,9 @@ best turn of each counts.
 import shutil
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +29,7 @@ from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
 from rtdetrv2_cli.media.sink import open_sink
 from rtdetrv2_cli.media.source import open_source
 from rtdetrv2_cli.pipeline import run
+from rtdetrv2_cli.stream import batched, parallel
 from rtdetrv2_cli.types import Detections, Failure, Frame, Size
 
 _LABELS: Final = ("person", "car", "bus")
@@ -122,7 +125,9 @@ def measure(detector: Detector, clip: Path, rounds: int) -> MediaFigures:
         }
         if (program := shutil.which("ffmpeg")) is not None:
             ways[TRANSCODED] = lambda: _transcode(program, clip, folder)
-        _detect(some[: detector.batch_size], detector)  # what is slow the first time only
+        _detect(
+            some[: detector.requests * detector.batch_size], detector
+        )  # what is slow the first time only
         turns = {way: Turns(len(some) if way == ENGINE else count) for way in ways}
         for way, work in [*ways.items()] * rounds:
             wall, cores = perf_counter(), process_time()
@@ -173,6 +178,7 @@ class _Free:
     def __init__(self, found: Detections, engine_of: Detector | None = None) -> None:
         self._found = found
         self._detector = engine_of
+        self.requests = 1 if engine_of is None else engine_of.requests
 
     def __call__(self, frames: Sequence[Frame]) -> list[Detections]:
         if self._detector is not None:
@@ -188,6 +194,7 @@ class _Fixed:
         self._found = found
         self._detector = detector
         self.batch_size = detector.batch_size
+        self.requests = detector.requests
 
     def __call__(self, frames: Sequence[Frame]) -> list[Detections]:
         self._detector(frames)
@@ -221,8 +228,9 @@ def _decode(clip: Path, size: Size) -> None:
 
 
 def _detect(frames: Sequence[Frame], detector: Detector) -> None:
-    for start in range(0, len(frames), detector.batch_size):
-        detector(frames[start : start + detector.batch_size])
+    batches = batched(frames, detector.batch_size)
+    with closing(parallel(detector, batches, detector.requests)) as found:
+        deque(found, maxlen=0)
 
 
 def _loop(clip: Path, target: Path, size: Size, found: Detections) -> None:

@@ -188,11 +188,13 @@ def detect(
     encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
     job.check_encoder(plan, encode)
     weights.fetch(model, offline=offline, shows_progress=shown)
+    size = None if batch == "auto" else int(batch)
     detector = Detector(
         model,
         device=device,
         dtype="half" if half else dtype,
         engine=engine,
+        requests=job.requests_at_once(plan, size),
         conf=conf,
         classes=classes,
         exclude_classes=exclude_classes,
@@ -202,7 +204,7 @@ def detect(
         nms=nms,
         nms_agnostic=nms_agnostic,
         imgsz=imgsz,
-        batch=None if batch == "auto" else int(batch),
+        batch=size,
         offline=offline,
     )
     job.check_coco_ids(plan, detector.labels, coco_ids)

@@ -15,8 +15,9 @@ from rtdetrv2_cli.cli.resuming import run_mark
 from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError, UsageError
-from rtdetrv2_cli.infer.detector import Detector, FrameDetector
+from rtdetrv2_cli.infer.detector import CPU_BATCH, Detector, FrameDetector
 from rtdetrv2_cli.labels import COCO_IDS
+from rtdetrv2_cli.machine import available_cores
 from rtdetrv2_cli.media.again.existing import standing
 from rtdetrv2_cli.media.crops import CropSink
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
@@ -35,6 +36,9 @@ from rtdetrv2_cli.types import Failure, Result, SourceEvent
 if TYPE_CHECKING:
     from rtdetrv2_cli.media.convert.convert import CocoIds
     from rtdetrv2_cli.media.draw import Style
+
+_MOST_REQUESTS = 4
+"""Batches at once: each needs memory of its own, and two threads share a batch well."""
 
 
 def show(plan: Plan, model: str, *, as_json: bool) -> None:
@@ -129,6 +133,12 @@ def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
         target.check()
 
 
+def requests_at_once(plan: Plan, batch: int | None) -> int:
+    """In how many batches to detect at once; one where all cores had better share the same one."""
+    few = len(plan.todo) <= (batch or CPU_BATCH) and all(i.kind == "picture" for i in plan.todo)
+    return 1 if plan.is_live or few else min(_MOST_REQUESTS, available_cores())
+
+
 def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> Report:
     """The report of a run in which a detector finds objects."""
     engine = detector.engine
@@ -142,6 +152,7 @@ def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> R
             "dtype": engine.dtype,
             "imgsz": list(engine.size),
             "batch": detector.batch_size,
+            "requests": detector.requests,
             **({} if engine.room is None else {"batch_after_out_of_memory": engine.room}),
         }
 
@@ -225,14 +236,14 @@ def open_sinks(
 
 
 def _media_sink(report: Report, annotate: Annotate, encode: EncodeOptions) -> Sink:
-    plan, seconds = report.plan, report.drawing
+    plan, profile = report.plan, report.media
     if plan.is_live:
-        return LiveMediaSink(plan.media, annotate, encode, seconds=seconds)
+        return LiveMediaSink(plan.media, annotate, encode, profile=profile)
     return MediaSink(
         plan.media,
         annotate,
         encode,
-        seconds=seconds,
+        profile=profile,
         run=run_mark(report.header),
         parts={name: done.part for name, done in plan.progress.items() if done.part},
     )

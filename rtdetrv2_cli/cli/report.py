@@ -16,11 +16,13 @@ from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import OutputError, StreamLostError
 from rtdetrv2_cli.media.again.failures import Failed, write_failures
+from rtdetrv2_cli.media.encode import MediaProfile
 from rtdetrv2_cli.media.live.av_options import public_options as public_av_options
 from rtdetrv2_cli.media.names import is_url, public_name, redact
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.publish.target import public_target
 from rtdetrv2_cli.pipeline import Profile
+from rtdetrv2_cli.stream import QueueUse
 from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
 _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
@@ -65,8 +67,7 @@ class Report:
         self._steps = steps
         self.summary = RunSummary(skipped=len(plan.skipped))
         self.profile = Profile()
-        self.drawing: dict[str, float] = {}
-        """Seconds of writing that went into `draw` and `encode`."""
+        self.media = MediaProfile()
         self.status = "failed"
         """`complete`, `interrupted` by a signal, or `failed` where errors stopped the run."""
         self._errors: list[dict[str, str]] = []
@@ -162,13 +163,10 @@ class Report:
             },
             "seconds": round(summary.seconds, 3),
             "stages": _rounded(self.stages),
-            "waiting": _rounded(self.profile.waiting),
+            "waiting": _rounded(self._waiting),
             "queues": {
                 name: {"depth": use.depth, "mean": round(use.mean, 2)}
-                for name, use in (
-                    ("frames", self.profile.frames),
-                    ("results", self.profile.results),
-                )
+                for name, use in self._queues.items()
             },
             "limited_by": self.limit,
             **({"streams": [asdict(each) for each in summary.streams]} if summary.streams else {}),
@@ -192,17 +190,37 @@ class Report:
     @property
     def _threads(self) -> dict[str, dict[str, float]]:
         """Each thread's stages with their seconds."""
-        busy = self.profile.busy
-        records = max(0.0, busy["write"] - sum(self.drawing.values()))
+        busy, steps, encoder = self.profile.busy, self._steps, self.media.encoder
+        records = max(0.0, busy["write"] - sum(self.media.seconds.values()))
+        media = dict(self.media.seconds)
+        if "convert" in media:
+            media["convert"] = max(0.0, media["convert"] - encoder.held_back)
+        shared = {} if steps is None else {s: t / self.profile.requests for s, t in steps.items()}
         return {
             "decode": {"decode": busy["decode"]},
-            "detect": {"detect": busy["detect"]} if self._steps is None else dict(self._steps),
-            "write": {"records": records, **self.drawing},
+            "detect": shared or {"detect": busy["detect"]},
+            "write": {"records": records, **media},
+            **({"encoder": {"encode video": encoder.worked}} if encoder.items else {}),
         }
+
+    @property
+    def _waiting(self) -> dict[str, float]:
+        """Seconds that each thread waited for the one before it, or for the one after it."""
+        encoder, waiting = self.media.encoder, self.profile.waiting
+        if not encoder.items:
+            return waiting
+        waiting["write"] += encoder.held_back
+        return {**waiting, "encoder": encoder.waited_for}
+
+    @property
+    def _queues(self) -> dict[str, QueueUse]:
+        """The queues in front of detecting, of writing and, where there is one, of the encoder."""
+        encoder = {"encoder": self.media.encoder} if self.media.encoder.items else {}
+        return {"frames": self.profile.frames, "results": self.profile.results, **encoder}
 
     def profile_rows(self) -> list[tuple[str, ...]]:
         """Where the time went, as a table for people."""
-        frames, waiting = max(1, self.summary.frames), self.profile.waiting
+        frames, waiting = max(1, self.summary.frames), self._waiting
         rows: list[tuple[str, ...]] = [("STAGE", "SECONDS", "MS/FRAME", "THREAD", "WAITED")]
         for thread, stages in self._threads.items():
             for place, (stage, seconds) in enumerate(stages.items()):
@@ -212,11 +230,12 @@ class Report:
 
     def profile_sentence(self) -> str:
         """What limits the run, and how full the queues were."""
-        frames, results = self.profile.frames, self.profile.results
-        return (
-            f"limited by {self.limit}; ready on average: {frames.mean:.1f} of {frames.depth} "
-            f"frames, {results.mean:.1f} of {results.depth} results"
+        places = {"encoder": "frames to encode"}
+        ready = ", ".join(
+            f"{use.mean:.1f} of {use.depth} {places.get(name, name)}"
+            for name, use in self._queues.items()
         )
+        return f"limited by {self.limit}; ready on average: {ready}"
 
     def sentence(self) -> str:
         """The summary for people."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
+from threading import Lock
 from typing import Any, Protocol, overload
 
 import numpy as np
@@ -12,7 +13,7 @@ from rtdetrv2_cli.infer.engine import Engine, open_engine
 from rtdetrv2_cli.infer.postprocess import postprocess
 from rtdetrv2_cli.infer.preprocess import preprocess
 from rtdetrv2_cli.labels import Classes, choose_classes, class_scores
-from rtdetrv2_cli.stream import batched, clock
+from rtdetrv2_cli.stream import batched, clock, parallel
 from rtdetrv2_cli.types import (
     Detections,
     Failure,
@@ -28,8 +29,12 @@ DEFAULT_MODEL = "roadusers"
 DEFAULT_CONFIDENCE = 0.5
 """For models that recommend none."""
 
-_AUTO_BATCH = {"cpu": 4}
-_AUTO_BATCH_GPU = 16
+CPU_BATCH = 4
+GPU_BATCH = 16
+"""Pictures at once where nobody says how many."""
+
+
+_Items = list[Frame | Failure | SourceEvent]
 
 
 class FrameSource(Protocol):
@@ -58,6 +63,8 @@ class Detector:
         nms_agnostic: So it is of objects of whatever classes.
         imgsz: Input size, `640` or `"480x640"` (height first); None: the model's own.
         batch: Pictures at once; None: as suits the device.
+        requests: Batches at once on a CPU, whose cores they share: more is quicker for many
+            batches that come from as many threads, and slower for each.
         variant: Of a bare checkpoint whose file cannot tell it.
         offline: Never use the network.
 
@@ -83,6 +90,7 @@ class Detector:
         nms_agnostic: bool = False,
         imgsz: int | str | Size | None = None,
         batch: int | None = None,
+        requests: int = 1,
         variant: str | None = None,
         offline: bool = False,
     ) -> None:
@@ -96,6 +104,7 @@ class Detector:
                 device=device,
                 dtype=dtype,
                 imgsz=imgsz,
+                requests=requests,
                 variant=variant,
                 offline=offline,
             )
@@ -114,7 +123,8 @@ class Detector:
         }
         self.batch_size = _auto_batch(model.device) if batch is None else batch
         self.seconds: dict[str, float] = {}
-        """Time spent in each step so far."""
+        """Time spent in each step so far, in all threads together."""
+        self._counting = Lock()
 
     def __call__(self, frames: Sequence[Frame | Image]) -> list[Detections]:
         """What is in each picture, best first; boxes end at the picture's border.
@@ -124,11 +134,12 @@ class Detector:
         pictures = [_as_frame(frame) for frame in frames]
         if not pictures:
             return []
-        with clock(self.seconds, "preprocess"):
+        taken: dict[str, float] = {}
+        with clock(taken, "preprocess"):
             batch = preprocess(pictures, self.engine.size, self.engine.resize)
-        with clock(self.seconds, "infer"):
+        with clock(taken, "infer"):
             prediction = self.engine(batch.pixels)
-        with clock(self.seconds, "postprocess"):
+        with clock(taken, "postprocess"):
             found = postprocess(
                 prediction,
                 batch.sizes,
@@ -137,7 +148,16 @@ class Detector:
                 classes=self.classes,
                 **self._choice,
             )
-            return [_clip(*pair) for pair in zip(found, pictures, strict=True)]
+            clipped = [_clip(*pair) for pair in zip(found, pictures, strict=True)]
+        with self._counting:
+            for step, seconds in taken.items():
+                self.seconds[step] = self.seconds.get(step, 0.0) + seconds
+        return clipped
+
+    @property
+    def requests(self) -> int:
+        """Calls that may be at work at once, from as many threads."""
+        return self.engine.requests
 
     def stream(
         self, source: FrameSource, *, on_failure: Callable[[Failure], object] | None = None
@@ -170,6 +190,11 @@ class FrameDetector(Protocol):
     @property
     def batch_size(self) -> int: ...
 
+    @property
+    def requests(self) -> int:
+        """Calls that may be at work at once, from as many threads."""
+        ...
+
     def __call__(self, frames: Sequence[Frame]) -> list[Detections]: ...
 
 
@@ -199,23 +224,21 @@ def detect_batches(
     batches: Generator[list[Frame | Failure | SourceEvent], None, None], detector: FrameDetector
 ) -> Generator[Result | Failure | SourceEvent, None, None]:
     """As `detect`, of items that are in batches already; closes them."""
-    with closing(batches):
-        yield from _detected(batches, detector)
 
-
-def _detected(
-    batches: Iterable[list[Frame | Failure | SourceEvent]], detector: FrameDetector
-) -> Generator[Result | Failure | SourceEvent, None, None]:
-    latest = Detections.empty()
-    for batch in batches:
+    def look(batch: _Items) -> tuple[_Items, list[Detections]]:
         frames = [item for item in batch if isinstance(item, Frame) and not item.held]
-        found = iter(detector(frames) if frames else [])
-        for item in batch:
-            if not isinstance(item, Frame):
-                yield item
-                continue
-            latest = latest if item.held else next(found)
-            yield Result(item, latest)
+        return batch, detector(frames) if frames else []
+
+    latest = Detections.empty()
+    with closing(parallel(look, batches, detector.requests)) as looked_at:
+        for batch, found in looked_at:
+            ready = iter(found)
+            for item in batch:
+                if not isinstance(item, Frame):
+                    yield item
+                    continue
+                latest = latest if item.held else next(ready)
+                yield Result(item, latest)
 
 
 def _check(max_det: int | None, batch: int | None) -> None:
@@ -232,7 +255,7 @@ def _check_shares(shares: Mapping[str, float | None]) -> None:
 
 
 def _auto_batch(device: str) -> int:
-    return _AUTO_BATCH.get(device.partition(":")[0], _AUTO_BATCH_GPU)
+    return CPU_BATCH if device == "cpu" else GPU_BATCH
 
 
 def _as_frame(picture: Frame | Image) -> Frame:

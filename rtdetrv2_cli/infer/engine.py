@@ -87,6 +87,11 @@ class Engine(Protocol):
     def dtype(self) -> str: ...
 
     @property
+    def requests(self) -> int:
+        """Calls that may be at work at once, from as many threads, each on its share of cores."""
+        ...
+
+    @property
     def room(self) -> int | None:
         """Pictures at once that its memory turned out to hold; None while it has never run out."""
         ...
@@ -105,6 +110,7 @@ def open_engine(
     device: str = "auto",
     dtype: str = "auto",
     imgsz: int | str | Size | None = None,
+    requests: int = 1,
     variant: str | None = None,
     offline: bool = False,
 ) -> Engine:
@@ -126,7 +132,15 @@ def open_engine(
         raise UsageError(f"no engine {engine!r} in this version: choose from {known}")
     module, _, name = ENGINES["torch" if engine == "auto" else engine].partition(":")
     open_it: Callable[..., Engine] = getattr(import_module(module), name).open
-    return open_it(model, device=device, dtype=dtype, size=size, variant=variant, offline=offline)
+    return open_it(
+        model,
+        device=device,
+        dtype=dtype,
+        size=size,
+        requests=requests,
+        variant=variant,
+        offline=offline,
+    )
 
 
 def parse_size(imgsz: int | str | Size) -> Size:

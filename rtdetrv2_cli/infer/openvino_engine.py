@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from os import PathLike, fspath
 from pathlib import Path
+from queue import SimpleQueue
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Self
@@ -24,7 +25,7 @@ from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.types import Size
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, Model
+    from openvino import CompiledModel, InferRequest, Model
 
     from rtdetrv2_cli.model.checkpoint import LoadedModel
 
@@ -61,13 +62,18 @@ class OpenVinoEngine:
     room: int | None = None
     resize = staticmethod(stretch)  # torch has a quicker one, which would have to be loaded
 
-    def __init__(self, compiled: "CompiledModel", facts: Facts, dtype: str) -> None:
+    def __init__(
+        self, compiled: "CompiledModel", facts: Facts, dtype: str, requests: int = 1
+    ) -> None:
         self.size = facts.size
         self.labels = facts.labels
         self.info = facts.info
         self.dtype = dtype
         self._queries = facts.queries
-        self._request = compiled.create_infer_request()
+        self.requests = requests
+        self._idle: SimpleQueue[InferRequest] = SimpleQueue()
+        for _ in range(requests):
+            self._idle.put(compiled.create_infer_request())
 
     @classmethod
     def open(
@@ -77,6 +83,7 @@ class OpenVinoEngine:
         device: str = "auto",
         dtype: str = "auto",
         size: Size | None = None,
+        requests: int = 1,
         variant: str | None = None,
         offline: bool = False,
     ) -> Self:
@@ -89,9 +96,9 @@ class OpenVinoEngine:
         """
         if device.strip().lower() not in ("auto", "cpu"):
             raise DeviceError(f"the OpenVINO engine runs on the CPU, not on {device!r}")
-        compiler = _Compiler(dtype)
+        compiler = _Compiler(dtype, requests)
         if not isinstance(model, str | PathLike):
-            return cls(*compiler.convert(model, size), compiler.dtype)
+            return cls(*compiler.convert(model, size), compiler.dtype, requests)
         path = hub.resolve(model, offline=offline)
         entry = compiler.entry(path, fspath(model), size, variant)
         found = compiler.kept(entry)
@@ -102,7 +109,7 @@ class OpenVinoEngine:
             loaded = checkpoint.load(model, variant=variant, offline=offline)
             found = compiler.convert(loaded, size)
             _keep(entry, *found)
-        return cls(*found, compiler.dtype)
+        return cls(*found, compiler.dtype, requests)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
         """Runs RGB uint8 [b, 3, *size]."""
@@ -111,21 +118,25 @@ class OpenVinoEngine:
             empty = (np.empty((*shape, width), np.float32) for width in (len(self.labels), 4))
             return Prediction(*empty)
         pictures = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))  # as preprocess laid them
-        answer = self._request.infer([pictures], share_inputs=True)
-        return Prediction(answer["logits"], answer["pred_boxes"])
+        request = self._idle.get()
+        try:
+            answer = request.infer([pictures], share_inputs=True)
+            return Prediction(answer["logits"], answer["pred_boxes"])
+        finally:
+            self._idle.put(request)
 
 
 class _Compiler:
     """Makes graphs for this CPU in one precision."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, requests: int) -> None:
         openvino = import_openvino()
         self._core = openvino.Core()
         self._version: str = openvino.get_version()
         self.dtype = self._choose(dtype)
         self._options = {
             "INFERENCE_PRECISION_HINT": _HINTS[self.dtype],
-            "PERFORMANCE_HINT": "LATENCY",  # all threads for one batch
+            "NUM_STREAMS": requests,  # share the threads
             "INFERENCE_NUM_THREADS": available_cores(),
             "ENABLE_CPU_PINNING": False,  # two processes would hold on to the same cores
         }

@@ -14,6 +14,7 @@ from torch import Tensor
 from rtdetrv2_cli.errors import DeviceError, UsageError
 from rtdetrv2_cli.infer.engine import DTYPES, Prediction
 from rtdetrv2_cli.infer.preprocess import stretch
+from rtdetrv2_cli.machine import available_cores
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.model.fuse import fuse
@@ -50,7 +51,12 @@ class TorchEngine:
     resize = staticmethod(resize)
 
     def __init__(
-        self, model: LoadedModel, device: torch.device, dtype: str, size: Size | None = None
+        self,
+        model: LoadedModel,
+        device: torch.device,
+        dtype: str,
+        size: Size | None = None,
+        requests: int = 1,
     ) -> None:
         config = model.model.config
         self.size = size or Size(*config.image_size)
@@ -62,6 +68,9 @@ class TorchEngine:
         self._device = device
         self._dtype = _DTYPES[dtype]
         self.room: int | None = None
+        # A GPU works on one thing after another.
+        self.requests = requests if device.type == "cpu" else 1
+        self._threads = max(1, available_cores() // self.requests)
         network = fuse(model.model).eval().requires_grad_(False)
         try:
             network = network.to(device, self._dtype)
@@ -79,6 +88,7 @@ class TorchEngine:
         device: str = "auto",
         dtype: str = "auto",
         size: Size | None = None,
+        requests: int = 1,
         variant: str | None = None,
         offline: bool = False,
     ) -> Self:
@@ -87,7 +97,7 @@ class TorchEngine:
         precision = choose_dtype(dtype, where)
         if not isinstance(model, LoadedModel):
             model = checkpoint.load(model, variant=variant, offline=offline)
-        return cls(model, where, precision, size)
+        return cls(model, where, precision, size, requests)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
         """Runs RGB uint8 [b, 3, *size]; out of memory, it halves the batch and keeps to that.
@@ -95,6 +105,8 @@ class TorchEngine:
         Raises:
             DeviceError: not even one picture fits into the device's memory.
         """
+        if self.requests > 1:
+            torch.set_num_threads(self._threads)  # of this thread's work
         before = self.room
         prediction = self._fitting(pixels)
         if self.room != before:

@@ -1,7 +1,7 @@
 """Annotated pictures, sequences and videos: one file for each input. Knows no model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ from rtdetrv2_cli.media.part import refused
 from rtdetrv2_cli.media.paths import CONTAINERS, MOVING_FORMATS, PICTURE_FORMATS
 from rtdetrv2_cli.media.planes import Planes
 from rtdetrv2_cli.media.sink import Annotate, PlaneAnnotate, Sink
-from rtdetrv2_cli.stream import clock
+from rtdetrv2_cli.stream import QueueUse, clock
 from rtdetrv2_cli.types import Failure, Frame, Image, Result
 
 
@@ -40,6 +40,16 @@ class DonePart:
     kept: Kept
 
 
+@dataclass(slots=True)
+class MediaProfile:
+    """Where the time of annotated media goes."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of the thread that writes: `draw`, `encode` pictures, and `convert` for a video's encoder."""
+    encoder: QueueUse = field(default_factory=QueueUse)
+    """Between that thread and those that encode videos."""
+
+
 class Writer(Protocol):
     """One media file that is being written."""
 
@@ -56,7 +66,12 @@ class Writer(Protocol):
 
 @runtime_checkable
 class PlaneWriter(Writer, Protocol):
-    """One that takes planes as well."""
+    """A video's, which takes planes as well and encodes in a thread of its own."""
+
+    @property
+    def encoding(self) -> QueueUse:
+        """How the queue before that thread was used."""
+        ...
 
     def planes(self, frame: Frame) -> Planes | None:
         """A copy of a frame's planes to draw on; None where the file is not made of such."""
@@ -75,7 +90,7 @@ class MediaSink(Sink):
         paths: Media file by source name.
         annotate: What draws on a frame; see `rtdetrv2_cli.media.draw.Annotator`.
         options: How pictures and videos are encoded.
-        seconds: The time it takes to `draw`, and to `encode` or to wait for an encoder, is added.
+        profile: Where the time goes is added to it.
         run: What tells runs apart that draw or encode otherwise; journals are marked with it.
         parts: By name the part of a video that is done; the frames that come follow it.
 
@@ -89,11 +104,11 @@ class MediaSink(Sink):
         annotate: Annotate,
         options: EncodeOptions | None = None,
         *,
-        seconds: dict[str, float] | None = None,
+        profile: MediaProfile | None = None,
         run: str = "",
         parts: Mapping[str, DonePart] | None = None,
     ) -> None:
-        self._seconds = seconds if seconds is not None else {}
+        self._profile = profile or MediaProfile()
         self._paths = paths
         self._annotate = annotate
         self._options = options or EncodeOptions()
@@ -121,14 +136,14 @@ class MediaSink(Sink):
             )
         writer, annotate, found = self._writer, self._annotate, item.detections
         if isinstance(annotate, PlaneAnnotate) and isinstance(writer, PlaneWriter):
-            with clock(self._seconds, "draw"):
+            with clock(self._profile.seconds, "draw"):
                 planes = writer.planes(frame) if annotate.draws_on_planes else None
                 if planes is not None:
                     annotate.draw_on(planes, found)
             if planes is not None:
                 self._guarded(writer, lambda: writer.write_planes(frame, planes))
                 return
-        with clock(self._seconds, "draw"):
+        with clock(self._profile.seconds, "draw"):
             image = annotate(frame.image, found)
         self._guarded(writer, lambda: writer.write(frame, image))
 
@@ -141,14 +156,17 @@ class MediaSink(Sink):
         self._finish()
 
     def _finish(self) -> None:
-        if self._writer is not None:
-            self._guarded(self._writer, self._writer.finish)
+        if (writer := self._writer) is not None:
+            self._guarded(writer, writer.finish)
+            if isinstance(writer, PlaneWriter):
+                self._profile.encoder.add(writer.encoding)
         # Only now: a file whose finishing was interrupted is finished by the next call.
         self._writer, self._source = None, None
 
     def _guarded(self, writer: Writer, step: Callable[[], None]) -> None:
+        stage = "convert" if isinstance(writer, PlaneWriter) else "encode"
         try:
-            with clock(self._seconds, "encode"):
+            with clock(self._profile.seconds, stage):
                 step()
         except Exception:
             self._writer = None

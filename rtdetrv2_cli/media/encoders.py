@@ -13,6 +13,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from rtdetrv2_cli.errors import OutputError, UsageError
 from rtdetrv2_cli.media.ffmpeg_log import failure_of
+from rtdetrv2_cli.media.priority import ordinary_priority
 from rtdetrv2_cli.types import Size
 
 _PRESETS: Final = (
@@ -80,7 +81,8 @@ class Encoder:
             context.pix_fmt = self.pixel_format
             context.framerate = Fraction(25)
             context.options = dict(self.quiet if settings is None else settings)
-            context.open()
+            with ordinary_priority():
+                context.open()
 
         return failure_of(opened)
 
@@ -239,7 +241,8 @@ def choose_encoder(container: str, codec: str | None) -> Encoder:
             stream = cast(av.VideoStream, trial.add_stream(encoder.name, options=encoder.quiet))
             stream.height, stream.width = _TRIAL
             stream.pix_fmt = encoder.pixel_format
-            trial.start_encoding()  # QuickTime refuses some only when its header is written
+            with ordinary_priority():
+                trial.start_encoding()  # QuickTime refuses some only when its header is written
     except (av.FFmpegError, ValueError) as error:
         raise OutputError(
             f"{container} cannot hold {codec}: choose another codec, or .mkv"

@@ -23,11 +23,12 @@ from rtdetrv2_cli.media.origin import Origin
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.planes import Planes, suits
+from rtdetrv2_cli.media.priority import ordinary_priority
 from rtdetrv2_cli.media.redraw import redrawn
 from rtdetrv2_cli.media.sound import Sound
 from rtdetrv2_cli.media.subtitles import Subtitles
 from rtdetrv2_cli.media.video import reason
-from rtdetrv2_cli.stream import Feed
+from rtdetrv2_cli.stream import Feed, QueueUse
 from rtdetrv2_cli.types import Frame, Image, Size
 
 if TYPE_CHECKING:
@@ -144,6 +145,11 @@ class VideoWriter:
         except BaseException:
             self.abort()
             raise
+
+    @property
+    def encoding(self) -> QueueUse:
+        """How the queue between drawing and encoding was used."""
+        return self._encoding.use
 
     @property
     def layout(self) -> Layout:
@@ -325,7 +331,8 @@ class VideoWriter:
         if (aspect := self._origin.pixel_aspect) is not None:
             context.sample_aspect_ratio = aspect
         try:
-            context.open()
+            with ordinary_priority():
+                context.open()
         except av.FFmpegError as error:
             size = Size(context.height, context.width)
             told = ", ".join(f"{key} {value}" for key, value in settings.items())

@@ -277,6 +277,18 @@ def test_the_report_tells_how_the_run_went(detect, make_picture, tmp_path):
     assert report["errors"] == report["unfinished"] == []
 
 
+def test_run_json_tells_how_the_encoder_of_videos_was_kept_busy(detect, make_clip, tmp_path):
+    make_clip("clip.mp4", 9)
+    outcome = detect("clip.mp4", "--profile")
+    report = json.loads((tmp_path / "detections/run.json").read_text("utf-8"))
+    assert report["requests"] >= 1
+    assert list(report["stages"])[-4:] == ["records", "draw", "convert", "encode video"]
+    assert report["stages"]["encode video"] > 0
+    assert report["waiting"].keys() == {"decode", "detect", "write", "encoder"}
+    assert report["queues"]["encoder"]["depth"] >= 1
+    assert "frames to encode" in outcome.err
+
+
 def test_a_profile_is_told_to_people_only(detect, make_picture):
     make_picture("cat.png")
     outcome = detect("cat.png", "-o", "-", "--profile")

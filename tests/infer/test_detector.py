@@ -21,6 +21,7 @@ class FakeEngine:
     info = SimpleNamespace(confidence=None)
     device = "cpu"
     resize = staticmethod(stretch)
+    requests = 1
     room = None
 
     def __init__(self, confidence=None, device="cpu"):
@@ -211,6 +212,7 @@ def test_closing_a_stream_closes_its_source():
 def test_detect_passes_failures_on_in_their_place():
     class FakeDetector:
         batch_size = 3
+        requests = 1
 
         def __call__(self, frames):
             return [Detections.empty() for _ in frames]

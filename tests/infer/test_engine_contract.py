@@ -23,6 +23,7 @@ class FakeEngine:
     device = "cpu"
     resize = staticmethod(stretch)
     dtype = "fp32"
+    requests = 1
     room = None
 
     def __call__(self, pixels):

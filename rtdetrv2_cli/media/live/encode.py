@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
+from rtdetrv2_cli.media.encode import EncodeOptions, MediaProfile, MediaSink
 from rtdetrv2_cli.media.sink import Annotate, Sink
 from rtdetrv2_cli.types import Failure, Result
 
@@ -17,12 +17,12 @@ class LiveMediaSink(Sink):
         annotate: Annotate,
         options: EncodeOptions | None = None,
         *,
-        seconds: dict[str, float] | None = None,
+        profile: MediaProfile | None = None,
     ) -> None:
         self._paths = paths
         self._annotate = annotate
         self._options = options
-        self._seconds = seconds
+        self._profile = profile
         self._sinks: dict[str, MediaSink] = {}
 
     def write(self, item: Result | Failure) -> None:
@@ -30,7 +30,7 @@ class LiveMediaSink(Sink):
         name = item.name if isinstance(item, Failure) else item.frame.source.name
         if name not in self._sinks:
             self._sinks[name] = MediaSink(
-                self._paths, self._annotate, self._options, seconds=self._seconds
+                self._paths, self._annotate, self._options, profile=self._profile
             )
         self._sinks[name].write(item)
 

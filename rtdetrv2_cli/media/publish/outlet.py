@@ -19,6 +19,7 @@ from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours
 from rtdetrv2_cli.media.encode import EncodeOptions
 from rtdetrv2_cli.media.encoders import Encoder, pick_encoder
 from rtdetrv2_cli.media.live.reader import LostError
+from rtdetrv2_cli.media.priority import ordinary_priority
 from rtdetrv2_cli.media.publish.target import Target
 from rtdetrv2_cli.media.redraw import draw_planes
 from rtdetrv2_cli.media.sink import Annotate
@@ -221,7 +222,8 @@ class _Encoding:
         context.color_trc = self._colours.transfer
         context.color_range = LIMITED_RANGE
         try:
-            context.open()
+            with ordinary_priority():
+                context.open()
         except av.FFmpegError as error:
             why = encoder.refusal(first.size, settings) or reason(error)
             raise OutputError(f"{encoder.name} refuses {width}x{height}: {why}") from error

@@ -14,6 +14,7 @@ from rtdetrv2_cli.media.colour import LIMITED_RANGE, Colours
 from rtdetrv2_cli.media.encode import EncodeOptions
 from rtdetrv2_cli.media.encoders import Encoder
 from rtdetrv2_cli.media.part import refused
+from rtdetrv2_cli.media.priority import ordinary_priority
 from rtdetrv2_cli.media.record.coded import Coded, Coding
 from rtdetrv2_cli.media.record.lane import Lane
 from rtdetrv2_cli.media.redraw import draw_planes
@@ -73,7 +74,8 @@ class FrameEncoder:
         context.color_trc = self._colours.transfer
         context.color_range = LIMITED_RANGE
         try:
-            self._holder.start_encoding()
+            with ordinary_priority():
+                self._holder.start_encoding()
         except av.FFmpegError as error:
             why = encoder.refusal(Size(context.height, context.width), settings)
             raise OutputError(

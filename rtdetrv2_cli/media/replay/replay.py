@@ -54,6 +54,7 @@ class Replay:
     """
 
     batch_size = 1
+    requests = 1
 
     def __init__(
         self,
