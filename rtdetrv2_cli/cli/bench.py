@@ -31,6 +31,7 @@ def media(
     imgsz: opt.ImageSize = None,
     device: opt.Device = "auto",
     dtype: opt.DtypeOption = "auto",
+    engine: opt.EngineOption = "auto",
     batch: opt.Batch = "auto",
     offline: opt.Offline = False,
     json: opt.Json = False,
@@ -48,6 +49,7 @@ def media(
     from rtdetrv2_cli.bench.media import make_clip, measure
     from rtdetrv2_cli.cli import weights
     from rtdetrv2_cli.infer.detector import Detector
+    from rtdetrv2_cli.infer.engine import many_requests
     from rtdetrv2_cli.types import Size
 
     console.set_up(quiet=quiet, verbose=verbose)
@@ -57,7 +59,9 @@ def media(
         model,
         device=device,
         dtype=dtype,
+        engine=engine,
         imgsz=imgsz,
+        requests=many_requests(),
         batch=None if batch == "auto" else int(batch),
         offline=offline,
     )
@@ -84,6 +88,7 @@ def _content(measured: "MediaFigures", detector: "Detector", rounds: int) -> dic
         "device": engine.device,
         "dtype": engine.dtype,
         "batch": detector.batch_size,
+        "requests": detector.requests,
         "width": measured.size.width,
         "height": measured.size.height,
         "frames": measured.frames,
@@ -107,7 +112,7 @@ def _show(measured: "MediaFigures", content: dict[str, Any]) -> None:
     rows = [
         ("processor", content["environment"]["processor"]),
         ("cores", str(measured.cores)),
-        ("engine", f"{engine}, batches of {content['batch']}"),
+        ("engine", f"{engine}, batches of {content['batch']}, {content['requests']} at once"),
         ("video", f"{size}, {measured.frames} frames, best of {content['rounds']} turns"),
     ]
     console.print_rows(rows)

@@ -16,8 +16,8 @@ from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.errors import DownloadError, UsageError
 from rtdetrv2_cli.infer.detector import CPU_BATCH, Detector, FrameDetector
+from rtdetrv2_cli.infer.engine import many_requests
 from rtdetrv2_cli.labels import COCO_IDS
-from rtdetrv2_cli.machine import available_cores
 from rtdetrv2_cli.media.again.existing import standing
 from rtdetrv2_cli.media.crops import CropSink
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
@@ -36,9 +36,6 @@ from rtdetrv2_cli.types import Failure, Result, SourceEvent
 if TYPE_CHECKING:
     from rtdetrv2_cli.media.convert.convert import CocoIds
     from rtdetrv2_cli.media.draw import Style
-
-_MOST_REQUESTS = 4
-"""Batches at once: each needs memory of its own, and two threads share a batch well."""
 
 
 def show(plan: Plan, model: str, *, as_json: bool) -> None:
@@ -136,7 +133,7 @@ def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
 def requests_at_once(plan: Plan, batch: int | None) -> int:
     """In how many batches to detect at once; one where all cores had better share the same one."""
     few = len(plan.todo) <= (batch or CPU_BATCH) and all(i.kind == "picture" for i in plan.todo)
-    return 1 if plan.is_live or few else min(_MOST_REQUESTS, available_cores())
+    return 1 if plan.is_live or few else many_requests()
 
 
 def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> Report:

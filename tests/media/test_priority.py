@@ -38,7 +38,7 @@ def test_what_became_real_time_is_ordinary_again_threads_too():
     over = threading.Event()
     with ordinary_priority():
         become_real_time()
-        thread = threading.Thread(target=over.wait)
+        thread = threading.Thread(target=over.wait, daemon=True)
         thread.start()
         assert os.SCHED_FIFO in policies()
     assert policies() == {os.SCHED_OTHER}
