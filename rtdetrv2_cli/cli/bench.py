@@ -7,6 +7,7 @@ from typer import Argument, Option, Typer
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli.configured import configured
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.bench.media import MediaFigures
@@ -21,6 +22,7 @@ def bench() -> None:
 
 
 @app.command()
+@configured
 def media(
     clip: Annotated[
         str | None, Argument(metavar="[VIDEO]", help="A video of your own; else one is made.")

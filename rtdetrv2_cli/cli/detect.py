@@ -135,7 +135,6 @@ def detect(
         duration=duration,
         av_options=parse_options(av_option or ()),
     )
-    command = Command.parse(on_detect) if on_detect is not None else None
     part = Shard.parse(shard) if shard is not None else None
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(
@@ -171,6 +170,7 @@ def detect(
             shard=part,
         )
     usage.refuse_unused(context, plan, named)
+    command = Command.parse(on_detect) if on_detect is not None and plan.is_live else None
     if part is not None:
         plan = plan.only(part.choose(inputs))
     plan = settle_existing(
@@ -253,6 +253,6 @@ def detect(
     job.derive(plan, coco_ids)
     if profile:
         job.tell_profile(report)
-    if json:
+    if json and not plan.stdout:
         console.print_data(report.content())
     raise Exit(code)

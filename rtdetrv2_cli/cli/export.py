@@ -10,6 +10,7 @@ from typer import Argument, Option, Typer
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ Raw = Annotated[
 
 
 @app.command()
+@configured
 def onnx(
     model: Name,
     output: Output = None,
@@ -65,6 +67,7 @@ def onnx(
 
 
 @app.command()
+@configured
 def openvino(
     model: Name,
     output: Output = None,

@@ -226,6 +226,6 @@ def live(
     )
     if profile:
         job.tell_profile(report)
-    if json:
+    if json and not plan.stdout:
         console.print_data(report.content())
     raise Exit(code)

@@ -11,7 +11,8 @@ from typing import Annotated, NoReturn
 from typer import Exit, Option, Typer
 
 from rtdetrv2_cli import errors
-from rtdetrv2_cli.cli import bench, console, export, models
+from rtdetrv2_cli.cli import bench, config, console, export, models
+from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.cli.convert import convert
 from rtdetrv2_cli.cli.detect import detect
 from rtdetrv2_cli.cli.doctor import doctor
@@ -67,15 +68,16 @@ def rtdetrv2(
     """RT-DETRv2 object detection for pictures, videos and streams."""
 
 
-app.command("detect")(detect)
-app.command("predict", hidden=True)(detect)
-app.command("live")(live)
-app.command("render")(render)
-app.command("convert")(convert)
-app.command("train")(train)
-app.command("val")(val)
-app.command("probe")(probe)
-app.command("doctor")(doctor)
+app.command("detect")(configured(detect))
+app.command("predict", hidden=True)(configured(detect))
+app.command("live")(configured(live))
+app.command("render")(configured(render))
+app.command("convert")(configured(convert))
+app.command("train")(configured(train))
+app.command("val")(configured(val))
+app.command("probe")(configured(probe))
+app.command("doctor")(configured(doctor))
+app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(export.app, name="export")

@@ -11,6 +11,7 @@ from typer import Argument, Option, Typer
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _SHORT_ALIAS = 5
 
 
 @app.command("list")
+@configured
 def list_models(json: Json = False) -> None:
     """Show every published model, and which of them are on this machine."""
     from rtdetrv2_cli import hub
@@ -54,6 +56,7 @@ def list_models(json: Json = False) -> None:
 
 
 @app.command()
+@configured
 def info(name: Name, json: Json = False) -> None:
     """Show what a model is: classes, input size, threshold, licence, digest."""
     from rtdetrv2_cli import hub
@@ -70,6 +73,7 @@ def info(name: Name, json: Json = False) -> None:
 
 
 @app.command()
+@configured
 def pull(
     names: Annotated[list[str], Argument(metavar="NAME...", help="Models to fetch.")],
     offline: opt.Offline = False,
@@ -97,6 +101,7 @@ def pull(
 
 
 @app.command()
+@configured
 def convert(
     source: Annotated[str, Argument(metavar="SRC", help="Any model that can be read.")],
     target: Annotated[
@@ -151,6 +156,7 @@ def convert(
 
 
 @app.command()
+@configured
 def verify(name: Name) -> None:
     """Check a model's digest, that its weights fit, and that it answers with finite numbers."""
     import numpy as np
@@ -174,6 +180,7 @@ def verify(name: Name) -> None:
 
 
 @app.command()
+@configured
 def path(name: Name) -> None:
     """Print where a model's weights are on this machine."""
     from rtdetrv2_cli import hub

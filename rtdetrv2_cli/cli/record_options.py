@@ -102,12 +102,12 @@ def choose_recording(
     segment: str,
     keep: str | None,
 ) -> "RecordOptions | None":
-    """What the options ask for; None where nothing is to be recorded.
+    """What the options ask for; None where nothing is to be recorded, or no stream is read.
 
     Raises:
         UsageError: They make no sense, or what is to be recorded as it comes is not compressed.
     """
-    if record is None:
+    if record is None or not any(item.kind == "stream" for item in inputs):
         return None
     if not record:
         raise UsageError("--record needs the name of a folder")
