@@ -38,6 +38,7 @@ def media(
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    log_format: opt.LogFormatOption = "text",
 ) -> None:
     """Measure reading, drawing and writing of videos, beside what the codecs alone take.
 
@@ -52,7 +53,7 @@ def media(
     from rtdetrv2_cli.infer.detector import Detector
     from rtdetrv2_cli.types import Size
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     shown = console.wants_progress(quiet=quiet, no_progress=False)
     weights.fetch(model, offline=offline, shows_progress=shown)
     detector = Detector(

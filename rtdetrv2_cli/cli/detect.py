@@ -90,6 +90,7 @@ def detect(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
+    log_format: opt.LogFormatOption = "text",
     no_progress: opt.NoProgress = False,
     profile: opt.Profile = False,
     dry_run: opt.DryRun = False,
@@ -117,7 +118,7 @@ def detect(
     from rtdetrv2_cli.media.shard import Shard
     from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     usage.refuse_contradictions(context)
     usage.refuse_incomplete(context)
     selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)

@@ -185,7 +185,7 @@ def path(name: Name) -> None:
     """Print where a model's weights are on this machine."""
     from rtdetrv2_cli import hub
 
-    console.print_rows([(hub.resolve(name, offline=True),)])
+    console.print_text(str(hub.resolve(name, offline=True)))
 
 
 def _published(entry: "Entry") -> dict[str, Any]:

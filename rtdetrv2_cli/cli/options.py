@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Option
 
+from rtdetrv2_cli.cli.console import LogFormat
+
 Engine = Literal["auto", "torch", "openvino"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 VideoCodec = Literal[
@@ -634,6 +636,14 @@ Json = Annotated[
     Option("--json", help="Print the summary as JSON on standard output.", rich_help_panel=_RUN),
 ]
 PrintJson = Annotated[bool, Option("--json", help="Print one JSON document.", rich_help_panel=_RUN)]
+LogFormatOption = Annotated[
+    LogFormat,
+    Option(
+        "--log-format",
+        help="What is said on standard error: text for people, or a JSON object a line.",
+        rich_help_panel=_RUN,
+    ),
+]
 NoProgress = Annotated[
     bool, Option("--no-progress", help="Show no progress bar.", rich_help_panel=_RUN)
 ]

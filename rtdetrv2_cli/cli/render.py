@@ -48,6 +48,7 @@ def render(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
+    log_format: opt.LogFormatOption = "text",
     no_progress: opt.NoProgress = False,
     profile: opt.Profile = False,
 ) -> None:
@@ -72,7 +73,7 @@ def render(
     from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     usage.refuse_contradictions(context)
     check_hardware(hwaccel)
     named = planning.name_sources(media)
