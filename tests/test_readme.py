@@ -83,6 +83,6 @@ def test_every_option_that_the_readme_names_exists():
         for each in (command, *getattr(command, "commands", {}).values())
         for parameter in each.params
         for option in (*parameter.opts, *parameter.secondary_opts)
-    } | {"--help", "--version"}
+    } | {"--help", "--version", "--install-completion"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
     assert named <= known, named - known

@@ -36,11 +36,9 @@ _BY_HAND = 9
 
 def _take_defaults(context: typer.Context, given: str | None) -> str | None:
     """Reads what is set of the command's options before they are looked at."""
-    commands = known_commands(context)
     file = settings.find_file(given)
     ours = any(name.startswith(settings.PREFIX) for name in os.environ)
-    if context.resilient_parsing or not (ours or file):
-        commands = commands if file else {}
+    commands = known_commands(context) if ours or file else {}
     name = command_name(context)
     found = settings_of(name, commands, file, given) if name in commands else {}
     if not context.resilient_parsing:

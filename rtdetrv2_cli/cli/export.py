@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, Typer
 
-from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import completion, console
 from rtdetrv2_cli.cli import options as opt
 from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.errors import UsageError
@@ -23,7 +23,12 @@ app = Typer(
 )
 
 Name = Annotated[
-    str, Argument(metavar="MODEL", help="Name, alias, path, URL or hf://organisation/repository.")
+    str,
+    Argument(
+        metavar="MODEL",
+        help="Name, alias, path, URL or hf://organisation/repository.",
+        autocompletion=completion.models,
+    ),
 ]
 Output = Annotated[
     Path | None,

@@ -130,9 +130,8 @@ def _report(error: BaseException) -> int:
         _forget_stdout()
         return EXIT_CODES[errors.OutputError]
     if isinstance(error, _WRONG_LINE):
-        if sentence := " ".join(
-            cast(Any, error).format_message().split()
-        ):  # else the help has been shown
+        sentence = " ".join(cast(Any, error).format_message().split())
+        if sentence:  # else the help has been shown
             console.say(sentence, kind="error", exit_code=2)
         return 2
     code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import completion, console
 from rtdetrv2_cli.cli import options as opt
 from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.errors import UsageError
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 app = Typer(help="List, fetch, convert and check models.", no_args_is_help=True)
 
 Name = Annotated[
-    str, Argument(metavar="NAME", help="Name, alias, path, URL or hf://organisation/repository.")
+    str,
+    Argument(
+        metavar="NAME",
+        help="Name, alias, path, URL or hf://organisation/repository.",
+        autocompletion=completion.models,
+    ),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
@@ -75,7 +80,10 @@ def info(name: Name, json: Json = False) -> None:
 @app.command()
 @configured
 def pull(
-    names: Annotated[list[str], Argument(metavar="NAME...", help="Models to fetch.")],
+    names: Annotated[
+        list[str],
+        Argument(metavar="NAME...", help="Models to fetch.", autocompletion=completion.models),
+    ],
     offline: opt.Offline = False,
     no_progress: opt.NoProgress = False,
     json: Json = False,
@@ -103,7 +111,12 @@ def pull(
 @app.command()
 @configured
 def convert(
-    source: Annotated[str, Argument(metavar="SRC", help="Any model that can be read.")],
+    source: Annotated[
+        str,
+        Argument(
+            metavar="SRC", help="Any model that can be read.", autocompletion=completion.models
+        ),
+    ],
     target: Annotated[
         Path, Argument(metavar="DST", help="A .safetensors file, or a folder for transformers.")
     ],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from rtdetrv2_cli.cli import completion
 from rtdetrv2_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ RecordOn = Annotated[
         metavar="NAMES",
         help="Record only around frames with these classes, names or ids, as person,car.",
         show_default="all the time",
+        autocompletion=completion.classes,
         rich_help_panel=_RECORDING,
     ),
 ]

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typer import Context
 
-from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.cli.plan import Plan
 
 _CONTRADICTIONS = (
     ("quiet", "verbose"),
@@ -59,7 +61,7 @@ class _Rule(NamedTuple):
     """Options, when a run with these sources can use them, and what to say when it cannot."""
 
     options: tuple[str, ...]
-    usable: Callable[[Plan, Sequence[str]], bool]
+    usable: "Callable[[Plan, Sequence[str]], bool]"
     reason: str
 
 
@@ -246,7 +248,7 @@ def _refuse_formats(given: Collection[str], values: Mapping[str, Any]) -> None:
             )
 
 
-def refuse_unused(context: Context, plan: Plan, sources: Sequence[str]) -> None:
+def refuse_unused(context: Context, plan: "Plan", sources: Sequence[str]) -> None:
     """Stops a run for which an option was given that nothing in it can use.
 
     Raises:
