@@ -30,6 +30,7 @@ FORBIDDEN = {
     "rtdetrv2_cli.types": HEAVY | INTERFACE | {"PIL"},
     "rtdetrv2_cli.labels": HEAVY | INTERFACE | {"numpy", "PIL"},
     "rtdetrv2_cli.stream": HEAVY | INTERFACE | {"numpy", "PIL"},
+    "rtdetrv2_cli.settings": HEAVY | INTERFACE | {"numpy", "PIL"},
     "rtdetrv2_cli.hub": HEAVY | INTERFACE | {"numpy", "PIL"},
     "rtdetrv2_cli.model.config": HEAVY | INTERFACE | {"numpy", "PIL"},
     "rtdetrv2_cli.model.rtdetr": INTERFACE | {"av", "cv2", "supervision", "transformers", "timm"},

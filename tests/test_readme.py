@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer import Context
 from typer.main import get_command
 
+from rtdetrv2_cli.cli.configured import known_commands
 from rtdetrv2_cli.cli.main import app
+from rtdetrv2_cli.settings import read_file
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,9 +54,18 @@ def test_python_of_the_readme_runs(code, workplace):
     subprocess.run([sys.executable, "-c", code], cwd=workplace, check=True, timeout=240)
 
 
+@pytest.mark.parametrize("content", blocks("toml"))
+def test_settings_of_the_readme_are_read(content, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text(content, encoding="utf-8")
+    commands = known_commands(Context(get_command(app)))
+    assert any(read_file(path, commands, is_trusted=False).values())
+
+
 def test_readme_has_commands_and_python_to_run():
     assert len(commands()) >= 4
     assert len(blocks("python")) >= 1
+    assert len(blocks("toml")) >= 1
 
 
 def test_every_command_has_help_and_a_heading_in_the_readme():
@@ -71,6 +83,6 @@ def test_every_option_that_the_readme_names_exists():
         for each in (command, *getattr(command, "commands", {}).values())
         for parameter in each.params
         for option in (*parameter.opts, *parameter.secondary_opts)
-    } | {"--help", "--version"}
+    } | {"--help", "--version", "--install-completion"}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", README))
     assert named <= known, named - known

@@ -7,6 +7,7 @@ from typer import Argument, Option, Typer
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli.configured import configured
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.bench.media import MediaFigures
@@ -21,6 +22,7 @@ def bench() -> None:
 
 
 @app.command()
+@configured
 def media(
     clip: Annotated[
         str | None, Argument(metavar="[VIDEO]", help="A video of your own; else one is made.")
@@ -37,6 +39,7 @@ def media(
     json: opt.Json = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
+    log_format: opt.LogFormatOption = "text",
 ) -> None:
     """Measure reading, drawing and writing of videos, beside what the codecs alone take.
 
@@ -52,7 +55,7 @@ def media(
     from rtdetrv2_cli.infer.engine import many_requests
     from rtdetrv2_cli.types import Size
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     shown = console.wants_progress(quiet=quiet, no_progress=False)
     weights.fetch(model, offline=offline, shows_progress=shown)
     detector = Detector(

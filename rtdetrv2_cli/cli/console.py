@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rtdetrv2_cli.errors import OutputError
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
 log = logging.getLogger("rtdetrv2_cli")
+
+LogFormat = Literal["text", "json"]
+
+_FIELDS = "rtdetrv2_fields"
+"""Name of a log record's attribute."""
 
 _REFRESH_SECONDS = 0.1
 
@@ -32,8 +38,14 @@ _GOOD_NEWS = ("connected", "reconnected", "size_changed", "ended", "output_conne
 _STYLES = {"error": "bold red", "warning": "yellow"}
 
 
-def set_up(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Sends log records of the package to stderr, from a level that the options choose."""
+_speaks_json = False
+"""Whether each line on stderr is a JSON object."""
+
+
+def set_up(*, quiet: bool = False, verbose: bool = False, log_format: LogFormat = "text") -> None:
+    """Sends log records of the package to stderr; options choose from which level, and how."""
+    global _speaks_json
+    _speaks_json = log_format == "json"
     log.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO)
     log.propagate = False
     log.handlers = [_Handler()]
@@ -44,18 +56,43 @@ def set_up(*, quiet: bool = False, verbose: bool = False) -> None:
     logging.getLogger("py.warnings").handlers = [_Handler() if verbose else logging.NullHandler()]
 
 
+def speaks_json() -> bool:
+    """Whether programs read what is said."""
+    return _speaks_json
+
+
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
-        say(self.format(record), kind=level if level in _STYLES else None)
+        say(self.format(record), kind=level, **getattr(record, _FIELDS, {}))
 
 
-def say(message: str, *, kind: str | None = None) -> None:
-    """Writes a line to stderr, with `error:` or `warning:` before it."""
+def facts(**fields: object) -> dict[str, dict[str, object]]:
+    """What a log call has as `extra` so that a JSON line tells it by name too."""
+    return {_FIELDS: fields}
+
+
+def say(message: str, *, kind: str = "info", **fields: object) -> None:
+    """Writes a line to stderr, with `error:` or `warning:` before it, or as JSON with fields.
+
+    What would move a terminal's cursor or change its colours is written as an escape.
+    """
+    if _speaks_json:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = {"time": now, "level": kind, "message": message}
+        others = {name: value for name, value in fields.items() if name not in line}
+        # ASCII, so that no locale can spoil it; in one piece, so that no other thread can
+        sys.stderr.write(json.dumps(line | others, default=str) + "\n")
+        sys.stderr.flush()
+        return
+    _say_to_people(escaped(message.strip()), kind)
+
+
+def _say_to_people(message: str, kind: str) -> None:
     from rich.text import Text
 
     line = Text(message)
-    if kind is not None:
+    if kind in _STYLES:
         line = Text.assemble((f"{kind}:", _STYLES[kind]), " ", line)
     stderr().print(line)
 
@@ -88,13 +125,13 @@ def print_rows(rows: Sequence[Sequence[object]]) -> None:
 
 
 def say_rows(rows: Sequence[Sequence[object]]) -> None:
-    """The same to people, on stderr."""
-    for line in _aligned(rows):
+    """The same to people, on stderr; nothing where programs read that."""
+    for line in () if _speaks_json else _aligned(rows):
         say(line)
 
 
 def _aligned(rows: Sequence[Sequence[object]]) -> list[str]:
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[escaped(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -105,6 +142,16 @@ def _aligned(rows: Sequence[Sequence[object]]) -> list[str]:
 def printable(text: str) -> str:
     """Text of a file without what would move a terminal's cursor or change its colours."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def escaped(text: str) -> str:
+    r"""Text on one line, with an escape such as `\x1b` for each character that cannot be shown.
+
+    A file may be called as its maker likes: with what clears a screen, or looks like another line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_text(text: str) -> None:
@@ -133,7 +180,13 @@ def listed(names: Sequence[str]) -> str:
 
 def wants_progress(*, quiet: bool, no_progress: bool, data_follows: bool = False) -> bool:
     """Whether a bar may be drawn: somebody looks, did not say no, and is not shown data as well."""
-    if quiet or no_progress or "CI" in os.environ or (data_follows and sys.stdout.isatty()):
+    if (
+        quiet
+        or no_progress
+        or _speaks_json
+        or "CI" in os.environ
+        or (data_follows and sys.stdout.isatty())
+    ):
         return False
     return stderr().is_terminal
 
@@ -170,11 +223,14 @@ def progress(
     def advance(item: "Result | Failure | SourceEvent") -> None:
         nonlocal shown_at
         if isinstance(item, Failure):
-            log.error("%s: %s", item.name, item.error)
+            told = facts(source=item.name, code=item.error.code)
+            log.error("%s: %s", item.name, item.error, extra=told)
         elif isinstance(item, SourceEvent) and item.wall is not None and item.event != "gave_up":
             level = logging.INFO if item.event in _GOOD_NEWS else logging.WARNING
             level = logging.ERROR if item.event == "output_gave_up" else level
-            log.log(level, "%s: %s: %s", item.name, item.event.replace("_", " "), item.message)
+            words = (item.name, item.event.replace("_", " "), item.message)
+            told = facts(source=item.name, event=item.event, **item.details)
+            log.log(level, "%s: %s: %s", *words, extra=told)
         if not shown or (now := monotonic()) - shown_at < _REFRESH_SECONDS:
             return
         shown_at = now
@@ -260,5 +316,5 @@ def _share(item: "Result | Failure | SourceEvent") -> float:
 
 
 def _name(item: "Result | Failure | SourceEvent") -> str:
-    name: str = item.name if hasattr(item, "name") else item.frame.source.name
+    name = escaped(item.name if hasattr(item, "name") else item.frame.source.name)
     return name if len(name) <= 40 else f"...{name[-37:]}"

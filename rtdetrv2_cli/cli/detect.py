@@ -90,6 +90,7 @@ def detect(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
+    log_format: opt.LogFormatOption = "text",
     no_progress: opt.NoProgress = False,
     profile: opt.Profile = False,
     dry_run: opt.DryRun = False,
@@ -117,7 +118,7 @@ def detect(
     from rtdetrv2_cli.media.shard import Shard
     from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     usage.refuse_contradictions(context)
     usage.refuse_incomplete(context)
     selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)
@@ -135,7 +136,6 @@ def detect(
         duration=duration,
         av_options=parse_options(av_option or ()),
     )
-    command = Command.parse(on_detect) if on_detect is not None else None
     part = Shard.parse(shard) if shard is not None else None
     named = planning.name_sources(sources or (), from_file, null=null)
     inputs = list_inputs(
@@ -171,6 +171,7 @@ def detect(
             shard=part,
         )
     usage.refuse_unused(context, plan, named)
+    command = Command.parse(on_detect) if on_detect is not None and plan.is_live else None
     if part is not None:
         plan = plan.only(part.choose(inputs))
     plan = settle_existing(
@@ -253,6 +254,6 @@ def detect(
     job.derive(plan, coco_ids)
     if profile:
         job.tell_profile(report)
-    if json:
+    if json and not plan.stdout:
         console.print_data(report.content())
     raise Exit(code)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option, Typer
 
-from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import completion, console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ app = Typer(
 )
 
 Name = Annotated[
-    str, Argument(metavar="MODEL", help="Name, alias, path, URL or hf://organisation/repository.")
+    str,
+    Argument(
+        metavar="MODEL",
+        help="Name, alias, path, URL or hf://organisation/repository.",
+        autocompletion=completion.models,
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -41,6 +47,7 @@ Raw = Annotated[
 
 
 @app.command()
+@configured
 def onnx(
     model: Name,
     output: Output = None,
@@ -65,6 +72,7 @@ def onnx(
 
 
 @app.command()
+@configured
 def openvino(
     model: Name,
     output: Output = None,

@@ -279,7 +279,9 @@ def derive(plan: Plan, coco_ids: "CocoIds") -> None:
 def tell_profile(report: Report) -> None:
     """Says on stderr where the time went."""
     console.say_rows(report.profile_rows())
-    console.say(report.profile_sentence())
+    content: dict[str, Any] = report.content()
+    told = {name: content[name] for name in ("stages", "waiting", "limited_by")}
+    console.say(report.profile_sentence(), **told)
 
 
 @contextmanager
@@ -342,5 +344,7 @@ def execute(
             work()
         else:
             showing.through(work)
-    console.log.info(report.sentence())
+    content = report.content()
+    told = {name: content[name] for name in ("status", "counts", "seconds")}
+    console.log.info("%s", report.sentence(), extra=console.facts(**told))
     return report.exit_code(stop)

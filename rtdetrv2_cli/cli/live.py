@@ -71,6 +71,7 @@ def live(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
+    log_format: opt.LogFormatOption = "text",
     no_progress: opt.NoProgress = False,
     profile: opt.Profile = False,
     dry_run: opt.DryRun = False,
@@ -103,7 +104,7 @@ def live(
     from rtdetrv2_cli.media.live.av_options import parse_options
     from rtdetrv2_cli.media.source import LiveOptions, LiveSource, list_inputs, open_source
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     usage.refuse_contradictions(context)
     usage.refuse_incomplete(context)
     streaming = LiveOptions(
@@ -226,6 +227,6 @@ def live(
     )
     if profile:
         job.tell_profile(report)
-    if json:
+    if json and not plan.stdout:
         console.print_data(report.content())
     raise Exit(code)

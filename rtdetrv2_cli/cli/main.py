@@ -6,12 +6,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
-from typer import Exit, Option, Typer
+from typer import BadParameter, Exit, Option, Typer
 
 from rtdetrv2_cli import errors
-from rtdetrv2_cli.cli import bench, console, export, models
+from rtdetrv2_cli.cli import bench, config, console, export, models
+from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.cli.convert import convert
 from rtdetrv2_cli.cli.detect import detect
 from rtdetrv2_cli.cli.doctor import doctor
@@ -32,6 +33,9 @@ EXIT_CODES: dict[type[BaseException], int] = {
     KeyboardInterrupt: 130,
 }
 """The first class an error is an instance of decides; any other is a bug, exit 1."""
+
+_WRONG_LINE = BadParameter.__mro__[2]
+"""What Typer raises where a command line is wrong; it says so itself in words for people."""
 
 _MESSAGES = {MemoryError: "out of memory: try a smaller --batch", KeyboardInterrupt: "interrupted"}
 """Of errors that say nothing themselves."""
@@ -67,15 +71,16 @@ def rtdetrv2(
     """RT-DETRv2 object detection for pictures, videos and streams."""
 
 
-app.command("detect")(detect)
-app.command("predict", hidden=True)(detect)
-app.command("live")(live)
-app.command("render")(render)
-app.command("convert")(convert)
-app.command("train")(train)
-app.command("val")(val)
-app.command("probe")(probe)
-app.command("doctor")(doctor)
+app.command("detect")(configured(detect))
+app.command("predict", hidden=True)(configured(detect))
+app.command("live")(configured(live))
+app.command("render")(configured(render))
+app.command("convert")(configured(convert))
+app.command("train")(configured(train))
+app.command("val")(configured(val))
+app.command("probe")(configured(probe))
+app.command("doctor")(configured(doctor))
+app.add_typer(config.app, name="config")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(export.app, name="export")
@@ -86,18 +91,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     # Before torch is loaded. Threads that wait for one another in a loop take the cores from
     # decoding and encoding; beside other programs a network is several times slower then.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    console.set_up()
+    as_json = _asks_for_json(sys.argv[1:] if arguments is None else arguments)
+    console.set_up(log_format="json" if as_json else "text")
+    code: str | int | None
     try:
-        app(arguments, prog_name="rtdetrv2")
+        code = app(arguments, prog_name="rtdetrv2", standalone_mode=not as_json)
     except SystemExit as end:
         code = end.code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - everything ends here
         code = _report(error)
-    else:
-        code = 0
+    code = 0 if code is None else code
     if arguments is None and isinstance(code, int):
         _leave_held_up_threads(code)
     sys.exit(code)
+
+
+def _asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether what is said shall be JSON from the start, also that the command line is wrong."""
+    words = " ".join(arguments).replace("--log_format", "--log-format").replace("=", " ").split()
+    asked = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "--log-format"]
+    return asked[-1] == "json" if asked else os.environ.get("RTDETRV2_LOG_FORMAT") == "json"
 
 
 def _leave_held_up_threads(code: int) -> None:
@@ -116,14 +129,24 @@ def _report(error: BaseException) -> int:
     if isinstance(error.__cause__, BrokenPipeError):
         _forget_stdout()
         return EXIT_CODES[errors.OutputError]
+    if isinstance(error, _WRONG_LINE):
+        sentence = " ".join(cast(Any, error).format_message().split())
+        if sentence:  # else the help has been shown
+            console.say(sentence, kind="error", exit_code=2)
+        return 2
     code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
     message = _MESSAGES.get(type(error)) or str(error)
     if code == 1:
         message = f"this is a bug in rtdetrv2, please report it: {type(error).__name__}: {error}"
     # FFmpeg's errors, and what may follow from them, name what was opened, password and all
-    console.say(redact(message), kind="error")
-    if console.log.isEnabledFor(logging.DEBUG):
-        sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    told: dict[str, Any] = {"code": getattr(error, "code", "bug"), "exit_code": code}
+    trace = redact("".join(traceback.format_exception(error)))
+    is_traced = console.log.isEnabledFor(logging.DEBUG)
+    if is_traced and console.speaks_json():
+        told["traceback"] = trace
+    console.say(redact(message), kind="error", **told)
+    if is_traced and not console.speaks_json():
+        sys.stderr.write(trace)
     return code
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option, Typer
 
-from rtdetrv2_cli.cli import console
+from rtdetrv2_cli.cli import completion, console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 app = Typer(help="List, fetch, convert and check models.", no_args_is_help=True)
 
 Name = Annotated[
-    str, Argument(metavar="NAME", help="Name, alias, path, URL or hf://organisation/repository.")
+    str,
+    Argument(
+        metavar="NAME",
+        help="Name, alias, path, URL or hf://organisation/repository.",
+        autocompletion=completion.models,
+    ),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
@@ -29,6 +35,7 @@ _SHORT_ALIAS = 5
 
 
 @app.command("list")
+@configured
 def list_models(json: Json = False) -> None:
     """Show every published model, and which of them are on this machine."""
     from rtdetrv2_cli import hub
@@ -54,6 +61,7 @@ def list_models(json: Json = False) -> None:
 
 
 @app.command()
+@configured
 def info(name: Name, json: Json = False) -> None:
     """Show what a model is: classes, input size, threshold, licence, digest."""
     from rtdetrv2_cli import hub
@@ -70,8 +78,12 @@ def info(name: Name, json: Json = False) -> None:
 
 
 @app.command()
+@configured
 def pull(
-    names: Annotated[list[str], Argument(metavar="NAME...", help="Models to fetch.")],
+    names: Annotated[
+        list[str],
+        Argument(metavar="NAME...", help="Models to fetch.", autocompletion=completion.models),
+    ],
     offline: opt.Offline = False,
     no_progress: opt.NoProgress = False,
     json: Json = False,
@@ -97,8 +109,14 @@ def pull(
 
 
 @app.command()
+@configured
 def convert(
-    source: Annotated[str, Argument(metavar="SRC", help="Any model that can be read.")],
+    source: Annotated[
+        str,
+        Argument(
+            metavar="SRC", help="Any model that can be read.", autocompletion=completion.models
+        ),
+    ],
     target: Annotated[
         Path, Argument(metavar="DST", help="A .safetensors file, or a folder for transformers.")
     ],
@@ -151,6 +169,7 @@ def convert(
 
 
 @app.command()
+@configured
 def verify(name: Name) -> None:
     """Check a model's digest, that its weights fit, and that it answers with finite numbers."""
     import numpy as np
@@ -174,11 +193,12 @@ def verify(name: Name) -> None:
 
 
 @app.command()
+@configured
 def path(name: Name) -> None:
     """Print where a model's weights are on this machine."""
     from rtdetrv2_cli import hub
 
-    console.print_rows([(hub.resolve(name, offline=True),)])
+    console.print_text(str(hub.resolve(name, offline=True)))
 
 
 def _published(entry: "Entry") -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 from typer import Argument, BadParameter, Option
 
+from rtdetrv2_cli.cli import completion
+from rtdetrv2_cli.cli.console import LogFormat
+
 Engine = Literal["auto", "torch", "openvino"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 VideoCodec = Literal[
@@ -220,6 +223,7 @@ HardwareAcceleration = Annotated[
         metavar="none|auto|KIND",
         help="What decodes videos: none is software, auto the hardware that works here, else its "
         "kind, such as cuda; what it cannot decode, software does.",
+        autocompletion=completion.hardware,
         rich_help_panel=_INPUT,
     ),
 ]
@@ -242,6 +246,7 @@ Model = Annotated[
         "--model",
         metavar="NAME|PATH|URL",
         help="Name (see 'rtdetrv2 models list'), weight file, folder, hf://org/repo or URL.",
+        autocompletion=completion.models,
         rich_help_panel=_MODEL,
     ),
 ]
@@ -261,6 +266,7 @@ Device = Annotated[
     Option(
         metavar="DEVICE",
         help="auto, cpu, cuda, cuda:1, mps, xpu, or an index.",
+        autocompletion=completion.devices,
         rich_help_panel=_MODEL,
     ),
 ]
@@ -314,11 +320,18 @@ Classes = Annotated[
     Option(
         metavar="LIST",
         help="Only these classes: names, ids or both, as in person,car,7.",
+        autocompletion=completion.classes,
         rich_help_panel=_FILTER,
     ),
 ]
 ExcludeClasses = Annotated[
-    str | None, Option(metavar="LIST", help="Not these classes.", rich_help_panel=_FILTER)
+    str | None,
+    Option(
+        metavar="LIST",
+        help="Not these classes.",
+        autocompletion=completion.classes,
+        rich_help_panel=_FILTER,
+    ),
 ]
 MaxDetections = Annotated[
     int | None,
@@ -338,6 +351,7 @@ ClassConfidence = Annotated[
         metavar="CLASS=0..1",
         help="What counts for a class instead of --conf, as person=0.6; may be repeated.",
         show_default=False,
+        autocompletion=completion.class_scores,
         rich_help_panel=_FILTER,
     ),
 ]
@@ -513,6 +527,7 @@ ImageFormat = Annotated[
         metavar="FORMAT",
         help="Format of written pictures, such as png or jpg.",
         show_default="as the source",
+        autocompletion=completion.picture_formats,
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -634,6 +649,14 @@ Json = Annotated[
     Option("--json", help="Print the summary as JSON on standard output.", rich_help_panel=_RUN),
 ]
 PrintJson = Annotated[bool, Option("--json", help="Print one JSON document.", rich_help_panel=_RUN)]
+LogFormatOption = Annotated[
+    LogFormat,
+    Option(
+        "--log-format",
+        help="What is said on standard error: text for people, or a JSON object a line.",
+        rich_help_panel=_RUN,
+    ),
+]
 NoProgress = Annotated[
     bool, Option("--no-progress", help="Show no progress bar.", rich_help_panel=_RUN)
 ]

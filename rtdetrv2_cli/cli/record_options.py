@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from rtdetrv2_cli.cli import completion
 from rtdetrv2_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ RecordOn = Annotated[
         metavar="NAMES",
         help="Record only around frames with these classes, names or ids, as person,car.",
         show_default="all the time",
+        autocompletion=completion.classes,
         rich_help_panel=_RECORDING,
     ),
 ]
@@ -102,12 +104,12 @@ def choose_recording(
     segment: str,
     keep: str | None,
 ) -> "RecordOptions | None":
-    """What the options ask for; None where nothing is to be recorded.
+    """What the options ask for; None where nothing is to be recorded, or no stream is read.
 
     Raises:
         UsageError: They make no sense, or what is to be recorded as it comes is not compressed.
     """
-    if record is None:
+    if record is None or not any(item.kind == "stream" for item in inputs):
         return None
     if not record:
         raise UsageError("--record needs the name of a folder")

@@ -48,6 +48,7 @@ def render(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
+    log_format: opt.LogFormatOption = "text",
     no_progress: opt.NoProgress = False,
     profile: opt.Profile = False,
 ) -> None:
@@ -72,7 +73,7 @@ def render(
     from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     usage.refuse_contradictions(context)
     check_hardware(hwaccel)
     named = planning.name_sources(media)
@@ -95,7 +96,7 @@ def render(
     with open_recorded(Path(records)) as recorded:
         _check_sources(recorded, plan)
         choice = Choice(
-            _settled(conf, recorded),
+            _settled(conf, recorded, is_typed="conf" in usage.given_by_hand(context)),
             choose_classes(classes, exclude_classes, recorded.labels),
             max_det,
         )
@@ -167,15 +168,15 @@ def _check_sources(recorded: "Recorded", plan: "Plan") -> None:
         console.log.info("%s also has records of %s", recorded.path, listed(others))
 
 
-def _settled(conf: float | None, recorded: "Recorded") -> float | None:
+def _settled(conf: float | None, recorded: "Recorded", *, is_typed: bool) -> float | None:
     """The threshold, None where it takes nothing away.
 
     Raises:
-        UsageError: it asks for what was not recorded.
+        UsageError: it was typed, and asks for what was not recorded.
     """
     if conf is None or recorded.conf is None or conf > recorded.conf:
         return conf
-    if conf < recorded.conf:
+    if conf < recorded.conf and is_typed:
         raise UsageError(
             f"--conf {conf:g} is of no use: {recorded.path} holds what scores above "
             f"{recorded.conf:g}, and only detect finds more"

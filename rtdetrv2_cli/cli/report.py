@@ -27,7 +27,7 @@ from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
 
 _PACKAGES = ("torch", "numpy", "av", "pillow", "supervision")
 _ONLY_SHOWN = (
-    *("quiet", "verbose", "json", "no_progress", "dry_run", "profile"),
+    *("quiet", "verbose", "json", "log_format", "no_progress", "dry_run", "profile"),
     *("show", "serve", "token", "allow_host"),
     *("on_detect", "on_detect_every", "on_detect_timeout"),  # the command may hold secrets
 )

@@ -27,7 +27,7 @@ def settle_existing(
     """The plan with the inputs that are done already, or a refusal.
 
     Args:
-        plan: Of the run.
+        plan: Of the run; one that writes no files stays as it is, and streams do not go on.
         overwrite: Replace whatever is there.
         skip: Pass over inputs whose picture or video is there, or, where no media are wanted,
             whose frames are in the first record file; but for the one an earlier run broke off.
@@ -39,11 +39,13 @@ def settle_existing(
         OutputError: a folder cannot be written to, or a record file cannot be continued.
     """
     _check_writable(plan)
+    if not plan.files:
+        return plan
     if skip:
         return _without_done(plan)
-    if resume:
+    if resume and not plan.is_live:
         return _to_resume(plan)
-    if retry:
+    if retry and not plan.is_live:
         return _to_retry(plan)
     if overwrite:
         return plan

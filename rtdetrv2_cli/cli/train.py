@@ -48,6 +48,7 @@ def train(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
+    log_format: opt.LogFormatOption = "text",
     no_progress: opt.NoProgress = False,
 ) -> None:
     """Train a model on a data set in COCO, YOLO or Pascal VOC form, or go on with its training.
@@ -65,14 +66,14 @@ def train(
     from rtdetrv2_cli.cli.training import Run
     from rtdetrv2_cli.train.processes import joined_processes
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     usage.refuse_contradictions(context)
     if resume is not None:
         wishes.refuse_beside_resume(usage.flags_by_hand(context))
     shown = console.wants_progress(quiet=quiet, no_progress=no_progress)
     with joined_processes(device) as (processes, own_device):
         if not processes.is_first:
-            console.set_up(quiet=True)
+            console.set_up(quiet=True, log_format=log_format)
         opener = SessionOpener(
             processes, own_device, strict=strict, check=check, plots=plots, shows_progress=shown
         )

@@ -101,6 +101,7 @@ class Run:
             row["loss"],
             figures,
             best,
+            extra=console.facts(**row),
         )
         if tensorboard is not None:
             for name, value in row.items():

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from typer import Context
 
-from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.cli.plan import Plan
 
 _CONTRADICTIONS = (
     ("quiet", "verbose"),
@@ -23,6 +25,12 @@ _CONTRADICTIONS = (
     ("fail_fast", "max_errors"),
     ("vid_stride", "fps"),
 )
+
+EXCLUSIVE = (
+    *_CONTRADICTIONS,
+    *((name, "no_jsonl") for name in ("save_coco", "save_txt", "save_mot")),
+)
+"""Options that do not go together, wherever their values come from."""
 
 _ABOUT = {
     "token": "serve",
@@ -45,11 +53,15 @@ _OF_RECORDS = ("save_coco", "save_txt", "save_mot")
 """What is written at the end of a run, of its records."""
 
 
+_NEVER_PASSED_OVER = ("shard",)
+"""What is refused though only a file or the environment sets it: every machine would do all."""
+
+
 class _Rule(NamedTuple):
     """Options, when a run with these sources can use them, and what to say when it cannot."""
 
     options: tuple[str, ...]
-    usable: Callable[[Plan, Sequence[str]], bool]
+    usable: "Callable[[Plan, Sequence[str]], bool]"
     reason: str
 
 
@@ -178,12 +190,13 @@ def refuse_incomplete(context: Context) -> None:
     given = given_by_hand(context)
     for name, other in _ABOUT.items():
         if name in given and not context.params.get(other):
-            raise UsageError(f"{_flag(name)} is about {_flag(other)}, which is not given")
+            raise UsageError(f"{flag(name)} is about {flag(other)}, which is not given")
 
 
 def asks_for_files(context: Context) -> bool:
-    """Whether an option was given that says what to write."""
-    return not given_by_hand(context).isdisjoint(("output", "save_json", "save_csv"))
+    """Whether an option says what to write, by hand or because a file or variable sets it."""
+    origins = [context.get_parameter_source(name) for name in ("output", "save_json", "save_csv")]
+    return any(origin and origin.name != "DEFAULT" for origin in origins)
 
 
 def flags_by_hand(context: Context) -> dict[str, str]:
@@ -205,15 +218,14 @@ def refuse_contradictions(context: Context) -> None:
     given, values = given_by_hand(context), context.params
     for first, second in _CONTRADICTIONS:
         if first in given and second in given:
-            raise UsageError(f"{_flag(first)} and {_flag(second)} contradict each other")
+            raise UsageError(f"{flag(first)} and {flag(second)} contradict each other")
     if "hide_conf" in given and not values["labels"]:
         raise UsageError("--hide-conf changes labels, but --no-labels leaves them out")
     if (style := values.get("style")) in _WITHOUT_LINES:
         for name in ("labels", "hide_conf", "line_width"):
             if name in given:
-                raise UsageError(f"{_flag(name)} is of no use: --style {style} draws none")
-    thins = "vid_stride" not in values or values["vid_stride"] > 1 or values["fps"] is not None
-    if "hold" in given and not thins:
+                raise UsageError(f"{flag(name)} is of no use: --style {style} draws none")
+    if "hold" in given and not _thins(values):
         raise UsageError("--hold is about frames passed over, so add --vid-stride or --fps")
     _refuse_lonely(given, values)
     _refuse_formats(given, values)
@@ -232,22 +244,34 @@ def _refuse_formats(given: Collection[str], values: Mapping[str, Any]) -> None:
     for name in _OF_RECORDS:
         if values.get(name) and values["no_jsonl"]:
             raise UsageError(
-                f"{_flag(name)} makes its files of detections.jsonl: leave out --no-jsonl"
+                f"{flag(name)} makes its files of detections.jsonl: leave out --no-jsonl"
             )
 
 
-def refuse_unused(context: Context, plan: Plan, sources: Sequence[str]) -> None:
+def refuse_unused(context: Context, plan: "Plan", sources: Sequence[str]) -> None:
     """Stops a run for which an option was given that nothing in it can use.
 
     Raises:
         UsageError: naming the option and the reason.
     """
     given = given_by_hand(context)
+    given |= {name for name in _NEVER_PASSED_OVER if context.params.get(name)}
     for rule in _RULES:
         named = [option for option in rule.options if option in given]
         if named and not rule.usable(plan, sources):
-            raise UsageError(f"{_flag(named[0])} is of no use: {rule.reason}")
+            raise UsageError(f"{flag(named[0])} is of no use: {rule.reason}")
 
 
-def _flag(parameter: str) -> str:
+def without_use(values: Mapping[str, Any]) -> frozenset[str]:
+    """Parameters that change nothing with these values, though they would be refused."""
+    return frozenset() if _thins(values) else frozenset(("hold",))
+
+
+def _thins(values: Mapping[str, Any]) -> bool:
+    """Whether frames of videos are passed over."""
+    return "vid_stride" not in values or values["vid_stride"] > 1 or values["fps"] is not None
+
+
+def flag(parameter: str) -> str:
+    """What an option is called on the command line."""
     return f"--{parameter.replace('_', '-')}"

@@ -31,6 +31,7 @@ def val(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
+    log_format: opt.LogFormatOption = "text",
     no_progress: opt.NoProgress = False,
 ) -> None:
     """Measure how well a model, or what a run has recorded, finds the objects of a data set.
@@ -45,7 +46,7 @@ def val(
     from rtdetrv2_cli.cli.signals import stop_on_signal
     from rtdetrv2_cli.train.measure.evaluate import evaluate
 
-    console.set_up(quiet=quiet, verbose=verbose)
+    console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
     usage.refuse_contradictions(context)
     _refuse_unused(usage.given_by_hand(context), records, output)
     folder = None if output is None else figures.Folder(Path(output), plots=plots)

@@ -20,4 +20,5 @@ def fetch(model: str, *, offline: bool, shows_progress: bool) -> None:
         got.bytes / 1e6,
         got.license or "unknown",
         got.sha256,
+        extra=console.facts(path=got.path, bytes=got.bytes, sha256=got.sha256, license=got.license),
     )

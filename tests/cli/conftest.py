@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,15 @@ def logging_as_before() -> Iterator[None]:
     yield
     log.level, log.propagate, log.handlers = before
     logging.captureWarnings(False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set_elsewhere(monkeypatch) -> None:
+    """No file and no variable of whoever runs the tests has a say, not in subprocesses either."""
+    for name in [each for each in os.environ if each.startswith("RTDETRV2_")]:
+        if name != "RTDETRV2_HOME":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RTDETRV2_CONFIG", "none")
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,27 @@ def test_a_bar_is_drawn_where_somebody_looks(terminal, monkeypatch, options, env
     assert console.wants_progress(**options) is wanted
 
 
+def test_no_bar_is_drawn_where_programs_read(terminal):
+    console.set_up(log_format="json")
+    assert not console.wants_progress(quiet=False, no_progress=False)
+    console.set_up()
+    assert console.wants_progress(quiet=False, no_progress=False)
+
+
+def test_what_moves_a_cursor_is_shown_as_an_escape(capsys, terminal):
+    name = "a\x1b[2J\nerror: b\r\x07\u202eé日\udcff.png"
+    shown = "a\\x1b[2J\\nerror: b\\r\\x07\\u202eé日\\udcff.png"
+    assert console.escaped(name) == shown
+    assert console.escaped("plain é日") == "plain é日"
+    console.set_up()
+    console.log.warning("%s is odd", name)
+    assert "\x1b[2J" not in terminal.getvalue()
+    assert f"{shown} is odd" in terminal.getvalue()
+    console.print_rows([(name, "b")])
+    assert capsys.readouterr().out == f"{shown}  b\n"
+    assert console._name(result("a\x1b.png", 0, None)) == "a\\x1b.png"
+
+
 def test_no_bar_is_drawn_into_a_file(capsys, monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
