@@ -70,6 +70,12 @@ class DeviceError(ModelError):
     code = "device"
 
 
+class ConversionError(ModelError):
+    """An engine cannot take this network over from PyTorch."""
+
+    code = "conversion"
+
+
 class TrainingError(ModelError):
     """A network stopped learning: its loss is not a number any more."""
 

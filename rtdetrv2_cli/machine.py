@@ -4,8 +4,15 @@ import math
 import os
 import platform
 import re
+import shutil
+import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+
+_NVIDIA = ("dev/nvidiactl", "usr/lib/wsl/lib/libcuda.so.1")
+_DRIVERS = {"rocm": ("dev/kfd",), "xpu": ("dev/dri",)}
+"""What shows on Linux that there is hardware, by what PyTorch was built for; else NVIDIA's."""
 
 
 def available_cores(
@@ -44,6 +51,22 @@ def _granted(groups: Path, membership: Path) -> Iterator[float]:
                 yield int(limit[0]) / int(limit[1])
             if folder == top:
                 break
+
+
+def may_have_accelerator(root: Path = Path("/")) -> bool:
+    """Whether PyTorch as it is installed may find more than the CPU; loads nothing.
+
+    Where there is a driver only PyTorch can tell what it is good for.
+    """
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    built_for = version("torch").partition("+")[2]
+    if built_for == "cpu":
+        return False
+    if sys.platform == "win32":
+        return shutil.which("nvcuda.dll") is not None or built_for == "xpu"
+    drivers = _DRIVERS.get("".join(filter(str.isalpha, built_for)), _NVIDIA)
+    return any((root / driver).exists() for driver in drivers)
 
 
 def processor(path: Path = Path("/proc/cpuinfo")) -> str:

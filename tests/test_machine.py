@@ -48,3 +48,36 @@ def test_the_processor_has_a_name(tmp_path):
     info.write_text("processor: 0\nmodel name\t: Fast 9000\n")
     assert machine.processor(info) == "Fast 9000"
     assert machine.processor(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("torch", "file", "expected"),
+    [
+        ("2.14.1", None, False),
+        ("2.14.1", "dev/nvidiactl", True),
+        ("2.14.1+cu130", "usr/lib/wsl/lib/libcuda.so.1", True),
+        ("2.14.1+cpu", "dev/nvidiactl", False),
+        ("2.14.1", "dev/dri", False),
+        ("2.14.1+xpu", "dev/dri", True),
+        ("2.14.1+rocm6.4", "dev/kfd", True),
+        ("2.14.1+rocm6.4", "dev/nvidiactl", False),
+        ("2.14.1a0+gitabc", "dev/nvidiactl", True),
+    ],
+)
+def test_an_accelerator_may_be_there_where_pytorch_and_a_driver_know_it(
+    tmp_path, monkeypatch, torch, file, expected
+):
+    monkeypatch.setattr(machine, "version", lambda _: torch)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    if file is not None:
+        path = tmp_path / file
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert machine.may_have_accelerator(tmp_path) is expected
+
+
+@pytest.mark.parametrize(("chip", "expected"), [("arm64", True), ("x86_64", False)])
+def test_apples_own_chips_are_accelerators(monkeypatch, chip, expected):
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.setattr(machine.platform, "machine", lambda: chip)
+    assert machine.may_have_accelerator() is expected

@@ -288,7 +288,7 @@ EngineOption = Annotated[
     Engine,
     Option(
         "--engine",
-        help="What runs the model; auto is torch, openvino needs rtdetrv2[openvino].",
+        help="What runs the model; auto is openvino on a CPU, torch elsewhere.",
         rich_help_panel=_MODEL,
     ),
 ]

@@ -15,6 +15,7 @@ from rtdetrv2_cli.cli.console import counted, listed
 from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import InputError, ModelError
 from rtdetrv2_cli.infer.detector import Detector
+from rtdetrv2_cli.infer.engine import many_requests
 from rtdetrv2_cli.media.names import public_name
 from rtdetrv2_cli.train.data.dataset import Dataset
 from rtdetrv2_cli.train.data.formats import open_dataset
@@ -85,7 +86,7 @@ def open_detector(dataset: Dataset, model: str, **options: Any) -> Detector:
         UsageError: an option that makes no sense.
         ModelError: the model or the device is unusable, or they have no class in common.
     """
-    detector = Detector(model, conf=0, max_det=MAX_DETECTIONS, **options)
+    detector = Detector(model, conf=0, max_det=MAX_DETECTIONS, requests=many_requests(), **options)
     known = class_map(detector.labels, dataset.labels)
     if (known == ABSENT).all():
         theirs, ours = listed(detector.labels), listed(dataset.labels)

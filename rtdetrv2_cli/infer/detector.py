@@ -51,7 +51,8 @@ class Detector:
             (then device, dtype, engine, imgsz, variant and offline say nothing).
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or an index.
         dtype: `auto`, `fp32`, `bf16`, `fp16`, or `half` (fp16 on a GPU, bf16 on a CPU).
-        engine: `auto` (which is `torch`), `torch` or `openvino`.
+        engine: `torch`, `openvino`, or `auto`: OpenVINO for a model by name or path on a CPU, else
+            PyTorch.
         conf: Scores above it count; None: what the model recommends, else 0.5.
         classes: Names, ids or both to look for, as a list or `"person,car,7"`; None: all.
         exclude_classes: The same, to leave out.

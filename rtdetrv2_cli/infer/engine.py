@@ -1,17 +1,19 @@
 """What runs a network, seen as numpy arrays in and out. Knows no backend's own types."""
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from os import PathLike
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.errors import ModelError, UsageError
-from rtdetrv2_cli.machine import available_cores
+from rtdetrv2_cli.errors import ConversionError, ModelError, UsageError
+from rtdetrv2_cli.machine import available_cores, may_have_accelerator
 from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.types import Image, Size
 
@@ -26,6 +28,8 @@ ENGINES = {
     "openvino": "rtdetrv2_cli.infer.openvino_engine:OpenVinoEngine",
 }
 """Engine name to `module:class`; imported when chosen, so that an engine costs nothing unused."""
+
+_log = logging.getLogger(__name__)
 
 DTYPES = ("fp32", "bf16", "fp16")
 
@@ -134,17 +138,35 @@ def open_engine(
     if engine not in ("auto", *ENGINES):
         known = ", ".join(("auto", *ENGINES))
         raise UsageError(f"no engine {engine!r} in this version: choose from {known}")
-    module, _, name = ENGINES["torch" if engine == "auto" else engine].partition(":")
+    options = {
+        "device": device,
+        "dtype": dtype,
+        "size": size,
+        "requests": requests,
+        "variant": variant,
+        "offline": offline,
+    }
+    if engine != "auto":
+        return _open(engine, model, options)
+    try:
+        return _open(_quickest(model, device.strip().lower(), dtype), model, options)
+    except ConversionError as error:
+        _log.warning("%s, as is done now", error)
+        return _open("torch", model, options)
+
+
+def _open(engine: str, model: object, options: Mapping[str, object]) -> Engine:
+    module, _, name = ENGINES[engine].partition(":")
     open_it: Callable[..., Engine] = getattr(import_module(module), name).open
-    return open_it(
-        model,
-        device=device,
-        dtype=dtype,
-        size=size,
-        requests=requests,
-        variant=variant,
-        offline=offline,
-    )
+    return open_it(model, **options)
+
+
+def _quickest(model: object, device: str, dtype: str) -> str:
+    """OpenVINO on a CPU, for a model that it can keep converted; else PyTorch."""
+    on_cpu = device == "cpu" or (device == "auto" and not may_have_accelerator())
+    is_file = isinstance(model, str | PathLike)
+    converts = on_cpu and is_file and dtype != "fp16" and find_spec("openvino") is not None
+    return "openvino" if converts else "torch"
 
 
 def many_requests() -> int:

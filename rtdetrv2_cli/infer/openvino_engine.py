@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.errors import DeviceError, UsageError
+from rtdetrv2_cli.errors import ConversionError, DeviceError, RtDetrV2Error, UsageError
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.machine import available_cores
@@ -34,6 +34,9 @@ GRAPH_VERSION = 1
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 """Precisions as OpenVINO calls them; its own choice may be bf16 where nothing was asked for."""
+
+_KEPT = 16
+"""Graphs in the cache."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +95,8 @@ class OpenVinoEngine:
         Raises:
             UsageError: OpenVINO is not installed.
             DeviceError: another device than the CPU, or a precision this CPU does not have.
-            ModelError: the model is not found or cannot be loaded.
+            ConversionError: the model cannot be converted.
+            ModelError: it is not found or cannot be loaded.
         """
         if device.strip().lower() not in ("auto", "cpu"):
             raise DeviceError(f"the OpenVINO engine runs on the CPU, not on {device!r}")
@@ -109,6 +113,7 @@ class OpenVinoEngine:
             loaded = checkpoint.load(model, variant=variant, offline=offline)
             found = compiler.convert(loaded, size)
             _keep(entry, *found)
+            _forget_oldest(entry.parent)
         return cls(*found, compiler.dtype, requests)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
@@ -175,6 +180,7 @@ class _Compiler:
             facts = Facts.from_json(json.dumps(content["facts"]))
             if sha256(graph).hexdigest() != content["sha256"]:
                 return None
+            entry.touch()
             return self._core.import_model(graph, "CPU", self._options), facts
         except (OSError, ValueError, LookupError, TypeError, RuntimeError):
             return None
@@ -184,9 +190,17 @@ class _Compiler:
 
         config = loaded.model.config
         size = size or Size(*config.image_size)
-        graph: Model = raw_graph(loaded.model, size)
         facts = Facts(loaded.info, size, config.labels, config.num_queries)
-        return self._core.compile_model(graph, "CPU", self._options), facts
+        try:
+            graph: Model = raw_graph(loaded.model, size)
+            return self._core.compile_model(graph, "CPU", self._options), facts
+        except RtDetrV2Error:
+            raise
+        except Exception as error:  # the tracer and OpenVINO have many, and none in common
+            raise ConversionError(
+                f"OpenVINO cannot take over {loaded.info.name} ({_first_line(error)}): "
+                "use --engine torch"
+            ) from error
 
 
 def import_openvino() -> Any:
@@ -203,12 +217,16 @@ def import_openvino() -> Any:
         import openvino.tools.ovc
     except ImportError as error:
         raise UsageError(
-            f"OpenVINO cannot be used here ({error}): pip install 'rtdetrv2[openvino]'"
+            f"OpenVINO cannot be used here ({error}): pip install openvino, or use --engine torch"
         ) from error
     finally:
         if absent:
             del sys.modules["openvino_telemetry"]
     return openvino
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _keep(entry: Path, compiled: "CompiledModel", facts: Facts) -> None:
@@ -228,3 +246,11 @@ def _keep(entry: Path, compiled: "CompiledModel", facts: Facts) -> None:
         if part is not None:
             with suppress(OSError):
                 rmtree(part)
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Lets those stay that were used last; what other processes do at the same time is no error."""
+    with suppress(OSError):
+        kept = [path for path in folder.iterdir() if not path.name.endswith(".part")]
+        for path in sorted(kept, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+            rmtree(path, ignore_errors=True)

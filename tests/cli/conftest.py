@@ -26,6 +26,7 @@ def nothing_is_set_elsewhere(monkeypatch) -> None:
         if name != "RTDETRV2_HOME":
             monkeypatch.delenv(name)
     monkeypatch.setenv("RTDETRV2_CONFIG", "none")
+    monkeypatch.setenv("RTDETRV2_ENGINE", "torch")  # OpenVINO would convert each tiny model
 
 
 @dataclass(frozen=True)

@@ -782,12 +782,14 @@ def test_filters_that_make_no_sense_are_told(options, message, detect, make_pict
     assert message in outcome.err
 
 
-def test_a_run_with_openvino_tells_it(detect, make_picture, tmp_path, monkeypatch):
+def test_openvino_is_the_engine_of_cpus(detect, make_picture, tmp_path, monkeypatch):
     if find_spec("openvino") is None:
-        pytest.skip("needs rtdetrv2[openvino]")
+        pytest.skip("needs OpenVINO")
     monkeypatch.setenv("RTDETRV2_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("RTDETRV2_ENGINE")
     make_picture("in/a.png")
-    outcome = detect("in", "--engine", "openvino", "--imgsz", "64x96")
+    outcome = detect("in", "--device", "cpu", "--imgsz", "64x96")
     assert outcome.code == 0, outcome.err
+    assert "converting tiny.safetensors for OpenVINO, once" in outcome.err
     report = json.loads((tmp_path / "detections/run.json").read_text("utf-8"))
     assert (report["engine"], report["status"]) == ("openvino", "complete")

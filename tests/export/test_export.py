@@ -114,7 +114,7 @@ class TestOnnx:
             export_onnx(tiny(tiny_config), tmp_path / "file/tiny.onnx")
 
 
-@pytest.mark.skipif(find_spec("openvino") is None, reason="needs rtdetrv2[openvino]")
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs OpenVINO")
 @pytest.mark.parametrize("raw", [False, True])
 def test_openvinos_files_answer_alike_and_tell_of_the_model(tiny_config, tmp_path, raw):
     openvino = import_openvino()

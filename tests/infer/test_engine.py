@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from rtdetrv2_cli.errors import UsageError
+from rtdetrv2_cli.infer import engine as engines
 from rtdetrv2_cli.infer.engine import Batch, open_engine, parse_size
 from rtdetrv2_cli.types import Size
 
@@ -46,6 +47,33 @@ def test_a_size_that_is_none_is_refused_with_advice(text, hint):
 def test_what_this_version_has_not_is_refused_before_the_model_is_looked_for(choice, names):
     with pytest.raises(UsageError, match=names):
         open_engine("no such model", **choice)
+
+
+@pytest.mark.parametrize(
+    ("options", "accelerator", "installed", "expected"),
+    [
+        ({}, False, True, "openvino"),
+        ({}, True, True, "torch"),
+        ({}, False, False, "torch"),
+        ({"device": "cpu"}, True, True, "openvino"),
+        ({"device": "cuda"}, True, True, "torch"),
+        ({"device": "CPU ", "dtype": "fp32"}, False, True, "openvino"),
+        ({"dtype": "fp16"}, False, True, "torch"),
+        ({"engine": "torch"}, False, True, "torch"),
+        ({"engine": "openvino"}, True, True, "openvino"),
+    ],
+)
+def test_the_quickest_engine_is_chosen(monkeypatch, options, accelerator, installed, expected):
+    monkeypatch.setattr(engines, "may_have_accelerator", lambda: accelerator)
+    monkeypatch.setattr(engines, "find_spec", lambda _: object() if installed else None)
+    monkeypatch.setattr(engines, "_open", lambda name, *_: name)
+    assert open_engine("a model", **options) == expected
+
+
+def test_a_model_that_is_loaded_stays_in_pytorch(monkeypatch):
+    monkeypatch.setattr(engines, "may_have_accelerator", lambda: False)
+    monkeypatch.setattr(engines, "_open", lambda name, *_: name)
+    assert open_engine(object()) == "torch"
 
 
 def test_a_batch_is_checked():

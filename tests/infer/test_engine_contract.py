@@ -39,7 +39,7 @@ def torch_engine(config, dtype):
 
 def openvino_engine(config):
     if find_spec("openvino") is None:
-        pytest.skip("needs rtdetrv2[openvino]")
+        pytest.skip("needs OpenVINO")
     return real_engine("openvino", config, "fp32")
 
 

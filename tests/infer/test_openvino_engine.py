@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtdetrv2_cli.errors import DeviceError, UsageError
+from rtdetrv2_cli.errors import ConversionError, DeviceError, UsageError
+from rtdetrv2_cli.infer import openvino_engine
 from rtdetrv2_cli.infer.detector import Detector
+from rtdetrv2_cli.infer.engine import open_engine
 from rtdetrv2_cli.infer.openvino_engine import import_openvino
 
 pytestmark = pytest.mark.skipif(  # importing it unguarded would tell its makers
-    find_spec("openvino") is None, reason="needs rtdetrv2[openvino]"
+    find_spec("openvino") is None, reason="needs OpenVINO"
 )
 
 MEDIA = Path(__file__).parents[2] / "examples/media"
@@ -93,7 +96,39 @@ def test_a_cache_that_cannot_be_written_costs_only_the_next_run(tiny_weights, ca
     assert "is not kept" in caplog.text
 
 
-def test_detections_of_the_shipped_model_equal_those_of_pytorch(cache):
+def test_those_that_were_used_last_are_kept(tiny_weights, cache, monkeypatch):
+    monkeypatch.setattr(openvino_engine, "_KEPT", 2)
+    for size in (32, 64, 32, 96):
+        open_tiny(tiny_weights, imgsz=size)
+    kept = [json.loads((e / "model.json").read_text("utf-8"))["facts"] for e in cache.iterdir()]
+    assert sorted(each["size"][0] for each in kept) == [32, 96]
+
+
+def test_a_model_that_cannot_be_converted_is_told_of(tiny_weights, cache, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("no such operation\nand much more")
+
+    monkeypatch.setattr("rtdetrv2_cli.infer.openvino_graph.raw_graph", fail)
+    with pytest.raises(ConversionError, match=r"take over tiny \(no such operation\): use"):
+        open_tiny(tiny_weights)
+    engine = open_engine(tiny_weights, device="cpu")
+    assert engine.name == "torch"
+    assert "use --engine torch, as is done now" in caplog.text
+
+
+def test_several_requests_answer_at_once_as_one_does(tiny_weights, cache):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 3, 64, 64), np.uint8)
+    expected = open_tiny(tiny_weights).engine(pixels)
+    engine = open_tiny(tiny_weights, requests=3).engine
+    assert engine.requests == 3
+    assert len([*cache.iterdir()]) == 1  # one graph serves for any number
+    with ThreadPoolExecutor(6) as pool:
+        answers = [*pool.map(engine, np.split(pixels, 12))]
+    found = np.concatenate([answer.logits for answer in answers])
+    np.testing.assert_allclose(found, expected.logits, atol=1e-4)
+
+
+def test_detections_of_the_shipped_model_equal_those_of_pytorch():
     pictures = [np.asarray(Image.open(MEDIA / name).convert("RGB")) for name in PICTURES]
     by_torch, by_openvino = (
         Detector("roadusers", engine=engine, dtype="fp32", device="cpu", conf=0.3)
@@ -120,5 +155,5 @@ def test_what_it_cannot_do_is_refused_before_anything_is_loaded(tiny_weights):
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(UsageError, match=r"pip install 'rtdetrv2\[openvino\]'"):
+    with pytest.raises(UsageError, match="pip install openvino, or use --engine torch"):
         import_openvino()
