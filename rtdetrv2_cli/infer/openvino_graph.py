@@ -33,7 +33,8 @@ def convert(network: RawNetwork, size: Size) -> Model:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's own end is announced: nothing for the user
         # Tracing once more to compare takes half of the time.
-        traced = torch.jit.trace(network.eval(), examples, check_trace=False)
+        trace: Callable[..., torch.jit.ScriptModule] = torch.jit.trace
+        traced = trace(network.eval(), examples, check_trace=False)
         graph = convert_model(traced, input=inputs)
     for put_in, name in zip(graph.inputs, network.inputs, strict=True):
         put_in.get_tensor().set_names({name})
