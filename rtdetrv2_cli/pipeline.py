@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event, Lock
 from time import perf_counter
 from types import TracebackType
@@ -14,6 +14,7 @@ from rtdetrv2_cli.stream import QueueUse, clock, prefetch, timed
 from rtdetrv2_cli.types import Detections, Failure, Frame, Result, RunSummary, SourceEvent
 
 Item = Result | Failure | SourceEvent
+Step = Callable[[Item], Item]
 
 
 @dataclass(slots=True)
@@ -79,6 +80,7 @@ def run(
     on_item: Callable[[Item], object] | None = None,
     stop: Event | None = None,
     profile: Profile | None = None,
+    steps: Sequence[Step] = (),
 ) -> RunSummary:
     """Detects in every frame of `source` and writes it to every sink, in order.
 
@@ -98,6 +100,8 @@ def run(
         stop: Set it from a signal handler or another thread, and the run ends after the item at
             hand, its files complete.
         profile: Where the time goes is noted in it.
+        steps: What each item goes through between detecting and writing, such as
+            `rtdetrv2_cli.analyse.follow.Following`, in the thread that detects.
     """
     summary = summary if summary is not None else RunSummary()
     profile = profile if profile is not None else Profile()
@@ -109,7 +113,7 @@ def run(
             summary.streams = source.states
             stack.callback(_add_decoding, source, seconds)
             batches = timed(source.batches(detector.batch_size), seconds, "wait")
-            found = detect_batches(batches, detector)
+            found = _analysed(detect_batches(batches, detector), steps)
             # What waits here grows old.
             items = prefetch(found, 1, until=stop, use=profile.results)
             stack.enter_context(closing(items))
@@ -117,7 +121,8 @@ def run(
         else:
             depth = max(2, detector.batch_size)
             frames = prefetch(timed(source.frames(), seconds, "decode"), depth, use=profile.frames)
-            items = prefetch(detect(frames, detector), depth, until=stop, use=profile.results)
+            found = _analysed(detect(frames, detector), steps)
+            items = prefetch(found, depth, until=stop, use=profile.results)
             stack.enter_context(closing(frames))
             stack.enter_context(closing(items))
             counted = _counted(items, summary, max_errors, stop)
@@ -137,6 +142,22 @@ def run(
         if on_item is not None:
             on_item(event)
     return summary
+
+
+def _analysed(
+    items: Generator[Item, None, None], steps: Sequence[Step]
+) -> Generator[Item, None, None]:
+    """`items` after all steps; a held frame takes what those made of the frame before it."""
+    latest: Result | None = None
+    with closing(items):
+        for item in items:
+            if isinstance(item, Result) and item.frame.held:
+                yield item if latest is None else replace(latest, frame=item.frame)
+                continue
+            for step in steps:
+                item = step(item)
+            latest = item if isinstance(item, Result) else latest
+            yield item
 
 
 def _with_befallen(item: Item, sinks: Sequence[Sink]) -> Iterator[Item]:

@@ -1,9 +1,9 @@
 """The values that flow between packages: source -> detector -> sinks. Knows numpy only."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from rtdetrv2_cli.errors import RtDetrV2Error
 
 Image = NDArray[np.uint8]
 """RGB picture, [height, width, 3]."""
+
+UNTRACKED: Final = -1
+"""Track id of what is not followed."""
 
 
 class Size(NamedTuple):
@@ -115,7 +118,9 @@ class Detections:
     class_ids: NDArray[np.int64]
     """[n]"""
     track_ids: NDArray[np.int64] | None = None
-    """[n] where tracking was asked for."""
+    """[n] where tracking was asked for: from 1, or `UNTRACKED`."""
+    paths: tuple[NDArray[np.float32], ...] | None = None
+    """n times [k, 2]: where each has been lately, x and y in pixels; where it was asked for."""
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -126,6 +131,8 @@ class Detections:
             )
         if self.track_ids is not None and self.track_ids.shape != (n,):
             raise ValueError(f"track ids {self.track_ids.shape} for {n} objects")
+        if self.paths is not None and len(self.paths) != n:
+            raise ValueError(f"{len(self.paths)} paths for {n} objects")
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
             raise ValueError("boxes and scores must be finite")
 
@@ -135,7 +142,17 @@ class Detections:
     def __getitem__(self, keep: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Self:
         """The detections chosen by a mask, an index array or a slice."""
         track_ids = None if self.track_ids is None else self.track_ids[keep]
-        return type(self)(self.boxes[keep], self.scores[keep], self.class_ids[keep], track_ids)
+        paths = self.paths
+        if paths is not None:
+            paths = tuple(paths[place] for place in np.arange(len(self))[keep].tolist())
+        boxes, scores, class_ids = self.boxes[keep], self.scores[keep], self.class_ids[keep]
+        return type(self)(boxes, scores, class_ids, track_ids, paths)
+
+    def scaled(self, across: float, down: float) -> Self:
+        """The same on a picture that is so many times as wide and as high."""
+        factors = np.array((across, down), np.float32)
+        paths = None if self.paths is None else tuple(path * factors for path in self.paths)
+        return replace(self, boxes=self.boxes * np.tile(factors, 2), paths=paths)
 
     @classmethod
     def empty(cls) -> Self:
@@ -227,6 +244,8 @@ class RunSummary:
     skipped: int = 0
     frames: int = 0
     detections: int = 0
+    tracks: int | None = None
+    """Objects that were followed, each counted once; None where none is."""
     seconds: float = 0.0
     streams: list[StreamState] = field(default_factory=list)
     """Of a live source."""

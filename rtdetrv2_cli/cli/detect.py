@@ -9,6 +9,7 @@ from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
 from rtdetrv2_cli.cli import record_options as rec
 from rtdetrv2_cli.cli import stream_options as live
+from rtdetrv2_cli.cli import track_options as trk
 
 
 def detect(
@@ -53,6 +54,8 @@ def detect(
     min_size: opt.MinSize = 0.0,
     nms: opt.Nms = None,
     nms_agnostic: opt.NmsAgnostic = False,
+    track: trk.Track = None,
+    trace: trk.Trace = False,
     output: opt.Output = opt.OUTPUT_FOLDER,
     save_json: opt.SaveJson = False,
     save_csv: opt.SaveCsv = False,
@@ -87,6 +90,7 @@ def detect(
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
     style: opt.StyleOption = "box",
+    color_by: trk.ColorByOption = "class",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
@@ -197,6 +201,7 @@ def detect(
         engine=engine,
         requests=job.requests_at_once(plan, size),
         conf=conf,
+        floor=job.floor(track),
         classes=classes,
         exclude_classes=exclude_classes,
         max_det=max_det,
@@ -217,9 +222,11 @@ def detect(
         show_confidence=not hide_conf,
         line_width=line_width,
         style=style,
+        color_by=color_by,
     )
     report = job.open_report(plan, detector, context.params)
-    reached = job.take_up(report, selection, encode)
+    following = job.open_following(report, detector, track, trace=trace)
+    reached = job.take_up(report, selection, encode, following=following)
     source = open_source(
         plan.todo,
         **asdict(selection),
@@ -250,6 +257,7 @@ def detect(
         sinks,
         max_errors=1 if fail_fast else max_errors,
         shows_progress=shown,
+        following=following,
     )
     job.derive(plan, coco_ids)
     if profile:

@@ -30,12 +30,13 @@ from rtdetrv2_cli.media.publish.sink import PublishSink
 from rtdetrv2_cli.media.selection import Reached, Selection
 from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
 from rtdetrv2_cli.media.source import LiveSource, Source
-from rtdetrv2_cli.pipeline import run
+from rtdetrv2_cli.pipeline import Step, run
 from rtdetrv2_cli.types import Failure, Result, SourceEvent
 
 if TYPE_CHECKING:
+    from rtdetrv2_cli.analyse.follow import Following
     from rtdetrv2_cli.media.convert.convert import CocoIds
-    from rtdetrv2_cli.media.draw import Style
+    from rtdetrv2_cli.media.draw import ColorBy, Style
 
 
 def show(plan: Plan, model: str, *, as_json: bool) -> None:
@@ -164,6 +165,7 @@ def open_annotator(
     show_confidence: bool,
     line_width: int | None,
     style: "Style",
+    color_by: "ColorBy" = "class",
 ) -> Annotate | None:
     """What draws, if anything is drawn."""
     if not plan.draws:
@@ -176,7 +178,32 @@ def open_annotator(
         show_confidence=show_confidence,
         line_width=line_width,
         style=style,
+        color_by=color_by,
     )
+
+
+def floor(track: str | None) -> float | None:
+    """From which score on a detector is to give what it finds; None: from that which counts."""
+    if track is None:
+        return None
+    from rtdetrv2_cli.analyse.tracker import WEAKEST
+
+    return WEAKEST
+
+
+def open_following(
+    report: Report, detector: Detector, track: str | None, *, trace: bool
+) -> "Following | None":
+    """What follows objects, if they are followed.
+
+    Raises:
+        UsageError: no such tracker.
+    """
+    if track is None:
+        return None
+    from rtdetrv2_cli.analyse.follow import Following
+
+    return Following(track, detector, traces=trace, seconds=report.profile.seconds)
 
 
 def take_up(
@@ -184,15 +211,22 @@ def take_up(
     selection: Selection,
     encode: EncodeOptions,
     drawn_from: Sequence[Path] = (),
+    following: "Following | None" = None,
 ) -> dict[str, Reached]:
-    """Lets a run that resumes go on within videos; how far each is done, by name."""
-    resuming.refuse_changes(report.plan, report.header)
-    _tell_unread(report.plan)
-    if not report.plan.resumes:
+    """Lets a run that resumes go on within videos; how far each is done, by name.
+
+    What follows objects keeps what it needs for that from now on.
+    """
+    plan, mark = report.plan, run_mark(report.header)
+    resuming.refuse_changes(plan, report.header)
+    _tell_unread(plan)
+    if following is not None and plan.trail is not None:
+        from rtdetrv2_cli.analyse.trail import Trail
+
+        following.trail = Trail(plan.trail, mark)
+    if not plan.resumes:
         return {}
-    report.go_on(
-        resuming.take_up(report.plan, run_mark(report.header), selection, encode, drawn_from)
-    )
+    report.go_on(resuming.take_up(plan, mark, selection, encode, drawn_from, following))
     return {name: done.reached for name, done in report.plan.progress.items()}
 
 
@@ -301,6 +335,16 @@ def _for_weeks() -> Iterator[None]:
         gc.unfreeze()
 
 
+@contextmanager
+def _trail_kept(report: Report, following: "Following | None") -> Iterator[None]:
+    """Leaves what a run needs that goes on with this one, unless it becomes complete."""
+    try:
+        yield
+    finally:
+        if following is not None and following.trail is not None:
+            following.trail.close(done=report.status == "complete")
+
+
 def execute(
     report: Report,
     source: Source,
@@ -310,6 +354,8 @@ def execute(
     max_errors: int | None,
     shows_progress: bool,
     showing: Showing | None = None,
+    steps: Sequence[Step] = (),
+    following: "Following | None" = None,
 ) -> int:
     """Runs, follows the run on stderr, writes `run.json`; returns the exit code.
 
@@ -319,6 +365,7 @@ def execute(
     inputs = len(report.plan.inputs)
     with (
         stop_on_signal() as stop,
+        _trail_kept(report, following),
         report.written(stop),
         _for_weeks() if isinstance(source, LiveSource) else nullcontext(),
         console.progress(inputs, report.summary, shown=shows_progress) as advance,
@@ -338,6 +385,7 @@ def execute(
                 on_item=on_item,
                 stop=stop,
                 profile=report.profile,
+                steps=steps if following is None else [following, *steps],
             )
 
         if showing is None:

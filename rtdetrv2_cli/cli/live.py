@@ -6,6 +6,7 @@ from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
 from rtdetrv2_cli.cli import record_options as rec
 from rtdetrv2_cli.cli import stream_options as streams
+from rtdetrv2_cli.cli import track_options as trk
 from rtdetrv2_cli.cli import web_options as web
 
 
@@ -45,6 +46,8 @@ def live(
     min_size: opt.MinSize = 0.0,
     nms: opt.Nms = None,
     nms_agnostic: opt.NmsAgnostic = False,
+    track: trk.Track = None,
+    trace: trk.Trace = False,
     output: opt.Output = opt.OUTPUT_FOLDER,
     save_json: opt.SaveJson = False,
     save_csv: opt.SaveCsv = False,
@@ -68,6 +71,7 @@ def live(
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
     style: opt.StyleOption = "box",
+    color_by: trk.ColorByOption = "class",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
@@ -165,6 +169,7 @@ def live(
         dtype="half" if half else dtype,
         engine=engine,
         conf=conf,
+        floor=job.floor(track),
         classes=classes,
         exclude_classes=exclude_classes,
         max_det=max_det,
@@ -184,6 +189,7 @@ def live(
         show_confidence=not hide_conf,
         line_width=line_width,
         style=style,
+        color_by=color_by,
     )
     report = job.open_report(plan, detector, context.params)
     sinks = job.open_sinks(report, detector.labels, annotate, encode, streaming)
@@ -215,6 +221,7 @@ def live(
             show_confidence=not hide_conf,
             line_width=line_width,
             style=style,
+            color_by=color_by,
         )
     code = job.execute(
         report,
@@ -224,6 +231,7 @@ def live(
         max_errors=None,
         shows_progress=shown,
         showing=window,
+        following=job.open_following(report, detector, track, trace=trace),
     )
     if profile:
         job.tell_profile(report)

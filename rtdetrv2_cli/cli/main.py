@@ -19,6 +19,7 @@ from rtdetrv2_cli.cli.doctor import doctor
 from rtdetrv2_cli.cli.live import live
 from rtdetrv2_cli.cli.probe import probe
 from rtdetrv2_cli.cli.render import render
+from rtdetrv2_cli.cli.track import track
 from rtdetrv2_cli.cli.train import train
 from rtdetrv2_cli.cli.val import val
 from rtdetrv2_cli.media.names import redact
@@ -73,6 +74,7 @@ def rtdetrv2(
 
 app.command("detect")(configured(detect))
 app.command("predict", hidden=True)(configured(detect))
+app.command("track")(configured(track))
 app.command("live")(configured(live))
 app.command("render")(configured(render))
 app.command("convert")(configured(convert))

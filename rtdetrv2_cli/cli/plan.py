@@ -118,6 +118,15 @@ class Plan:
         return self.run_file is not None
 
     @property
+    def trail(self) -> Path | None:
+        """Where it is kept what trackers need to go on; None where nothing goes on."""
+        if self.is_live or self.stdout or not self.files:
+            return None
+        if self.run_file is None:
+            return self.files[0].with_name(f"{self.files[0].name}.tracks")
+        return self.run_file.with_name(self.run_file.name.replace("run", "tracks", 1))
+
+    @property
     def place(self) -> Path | None:
         """The folder or the file that a reader of the outputs looks for."""
         return self.run_file.parent if self.run_file else next(iter(self.files), None)

@@ -1,5 +1,6 @@
 """`rtdetrv2 render`: options to a plan, records and sinks, then the run. Imports late, no torch."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,10 +8,12 @@ from typer import Context, Exit
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli import track_options as trk
 from rtdetrv2_cli.cli.console import counted, listed
 from rtdetrv2_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from rtdetrv2_cli.analyse.paths import Paths
     from rtdetrv2_cli.cli.plan import Plan
     from rtdetrv2_cli.media.replay.recorded import Recorded
     from rtdetrv2_cli.media.replay.replay import Replay
@@ -29,6 +32,7 @@ def render(
     classes: opt.Classes = None,
     exclude_classes: opt.ExcludeClasses = None,
     max_det: opt.RecordedMaxDetections = None,
+    trace: trk.Trace = False,
     output: opt.MediaOutput = "rendered",
     vcodec: opt.VideoCodecOption = None,
     crf: opt.Crf = 20,
@@ -45,6 +49,7 @@ def render(
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
     style: opt.StyleOption = "box",
+    color_by: trk.ColorByOption = "class",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
@@ -95,6 +100,7 @@ def render(
     job.check_encoder(plan, encode)
     with open_recorded(Path(records)) as recorded:
         _check_sources(recorded, plan)
+        _check_tracks(recorded, usage.given_by_hand(context), trace=trace, color_by=color_by)
         choice = Choice(
             _settled(conf, recorded, is_typed="conf" in usage.given_by_hand(context)),
             choose_classes(classes, exclude_classes, recorded.labels),
@@ -121,6 +127,7 @@ def render(
             show_confidence=not hide_conf,
             line_width=line_width,
             style=style,
+            color_by=color_by,
         )
         code = job.execute(
             report,
@@ -129,6 +136,7 @@ def render(
             job.open_sinks(report, recorded.labels, annotate, encode),
             max_errors=1 if fail_fast else max_errors,
             shows_progress=console.wants_progress(quiet=quiet, no_progress=no_progress),
+            steps=[_open_paths(replay, reached)] if trace else (),
         )
     _tell_frames_without(replay, hold=hold)
     if profile:
@@ -166,6 +174,31 @@ def _check_sources(recorded: "Recorded", plan: "Plan") -> None:
         )
     if others:
         console.log.info("%s also has records of %s", recorded.path, listed(others))
+
+
+def _check_tracks(
+    recorded: "Recorded", given: Collection[str], *, trace: bool, color_by: str
+) -> None:
+    """Makes sure that there are tracks to draw where somebody asks for them.
+
+    Raises:
+        UsageError: there are none.
+    """
+    wishes = {"trace": ("--trace", trace), "color_by": ("--color-by track", color_by == "track")}
+    for name, (told, wanted) in wishes.items():
+        if name in given and wanted and not recorded.has_tracks:
+            raise UsageError(f"{told} is of no use: {recorded.path} is of a run without --track")
+
+
+def _open_paths(replay: "Replay", names: Iterable[str]) -> "Paths":
+    """What adds the ways of objects, in videos that go on as if all had been drawn now."""
+    from rtdetrv2_cli.analyse.paths import Paths
+
+    paths = Paths()
+    for name in names:
+        for found, seconds in replay.done(name):
+            paths.extend(name, found, seconds)
+    return paths
 
 
 def _settled(conf: float | None, recorded: "Recorded", *, is_typed: bool) -> float | None:

@@ -75,6 +75,8 @@ class Report:
         self._is_lost = False
         """Whether a stream was given up."""
         self._reading: str | None = None
+        self._tracks: dict[str, int] = {}
+        """By source the highest id of what is followed."""
         self._unfinished = set(plan.unfinished)
         self._failures = dict(plan.failures)
         """Those that stand, of earlier runs too."""
@@ -83,7 +85,9 @@ class Report:
     def go_on(self, plan: Plan) -> None:
         """Takes a plan in which videos go on; what is recorded of them counts."""
         self.plan = plan
-        for done in plan.progress.values():
+        for name, done in plan.progress.items():
+            if done.tracks is not None:
+                self._count_tracks(name, done.tracks)
             if done.detections is not None:
                 self.summary.frames += done.reached.frames
                 self.summary.detections += done.detections
@@ -91,6 +95,8 @@ class Report:
     def add(self, item: Result | Failure | SourceEvent) -> None:
         """Notes an item that was written."""
         name = item.frame.source.name if isinstance(item, Result) else item.name
+        if isinstance(item, Result) and item.detections.track_ids is not None:
+            self._count_tracks(name, item.detections.track_ids.max(initial=0))
         if name != self._reading and not self.plan.is_live:
             self._finish_reading()
             self._reading = name
@@ -105,6 +111,11 @@ class Report:
             )
         elif isinstance(item, SourceEvent):
             self._events.append({"source": name, "event": item.event, "message": item.message})
+
+    def _count_tracks(self, source: str, highest: int) -> None:
+        before = self._tracks.get(source, 0)
+        self._tracks[source] = max(before, int(highest))
+        self.summary.tracks = (self.summary.tracks or 0) + self._tracks[source] - before
 
     def _finish_reading(self) -> None:
         if self._reading is not None:
@@ -160,6 +171,7 @@ class Report:
                 "skipped": summary.skipped,
                 "frames": summary.frames,
                 "detections": summary.detections,
+                **({} if summary.tracks is None else {"tracks": summary.tracks}),
             },
             "seconds": round(summary.seconds, 3),
             "stages": _rounded(self.stages),
@@ -196,9 +208,11 @@ class Report:
         if "convert" in media:
             media["convert"] = max(0.0, media["convert"] - encoder.held_back)
         shared = {} if steps is None else {s: t / self.profile.requests for s, t in steps.items()}
+        spent = self.profile.seconds
+        track = {"track": spent["track"]} if "track" in spent else {}
         return {
             "decode": {"decode": busy["decode"]},
-            "detect": shared or {"detect": busy["detect"]},
+            "detect": {**(shared or {"detect": busy["detect"]}), **track},
             "write": {"records": records, **media},
             **({"encoder": {"encode video": encoder.worked}} if encoder.items else {}),
         }
@@ -251,6 +265,8 @@ class Report:
         folder = self.plan.place or (recording.folder if recording is not None else None)
         place = f" -> {folder}" if folder else self._sent()
         found = f"{counted(counts.detections, 'object')} in {counted(counts.frames, 'frame')}"
+        if counts.tracks is not None:
+            found = f"{counted(counts.tracks, 'track')}, {found}"
         of = f"of {inputs}{failed}{skipped}"
         return f"{state}{found} {of}, {counts.seconds:.1f} s{place}"
 

@@ -15,10 +15,12 @@ from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.again.existing import last_run, standing
 from rtdetrv2_cli.media.again.journal import forget
 from rtdetrv2_cli.media.inputs import Input
+from rtdetrv2_cli.media.part import part_path
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.selection import Selection
 
 if TYPE_CHECKING:
+    from rtdetrv2_cli.analyse.follow import Following
     from rtdetrv2_cli.media.again.resume import Progress
     from rtdetrv2_cli.media.encode import EncodeOptions
 
@@ -138,6 +140,7 @@ def take_up(
     selection: Selection,
     options: "EncodeOptions",
     drawn_from: Sequence[Path] = (),
+    following: "Following | None" = None,
 ) -> Plan:
     """The plan with what is done of each video that an earlier run broke off; says so.
 
@@ -147,6 +150,7 @@ def take_up(
         selection: Which frames of videos are wanted.
         options: How videos are encoded.
         drawn_from: Records that tell which frames are drawn, where the run itself writes none.
+        following: What follows objects; it is made ready to go on.
     """
     from rtdetrv2_cli.media.again.resume import NewStartError  # 0.3 s: what writes videos
 
@@ -157,6 +161,8 @@ def take_up(
             continue
         try:
             done = _progress(item, plan, mark, selection, options, drawn_from)
+            if done is not None and following is not None:
+                done = replace(done, tracks=following.go_on(item.name, done.reached))
         except NewStartError as reason:
             console.log.warning("%s: begun anew: %s", item.name, reason)
             continue
@@ -169,6 +175,8 @@ def take_up(
 
 def clear(plan: Plan) -> None:
     """Removes what a killed run has left of videos that are complete."""
+    if plan.resumes and plan.trail is not None and not plan.todo:
+        part_path(plan.trail).unlink(missing_ok=True)
     for name in plan.skipped if plan.resumes else ():
         if name in plan.media and plan.media[name].suffix.lower() in CONTAINERS:
             forget(plan.media[name])

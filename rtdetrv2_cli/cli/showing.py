@@ -11,7 +11,7 @@ from rtdetrv2_cli.media.window.view import View
 from rtdetrv2_cli.stream import background
 
 if TYPE_CHECKING:
-    from rtdetrv2_cli.media.draw import Style
+    from rtdetrv2_cli.media.draw import ColorBy, Style
 
 _TK = (
     "apt install python3-tk (Debian, Ubuntu), dnf install python3-tkinter (Fedora), "
@@ -54,6 +54,7 @@ class Showing:
         show_confidence: Whether labels have scores.
         line_width: Pixels; None: by the size of the picture.
         style: How objects are marked.
+        color_by: What has a colour of its own.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Showing:
         show_confidence: bool,
         line_width: int | None,
         style: "Style",
+        color_by: "ColorBy",
     ) -> None:
         from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
         from rtdetrv2_cli.media.window.window import Look
@@ -78,6 +80,7 @@ class Showing:
                 show_confidence=show_confidence,
                 line_width=line_width,
                 style=style,
+                color_by=color_by,
             )
 
         covers = style in ("blur", "pixelate")

@@ -43,6 +43,7 @@ _ABOUT = {
     "keep": "record",
     "pre_roll": "record_on",
     "post_roll": "record_on",
+    "trace": "track",
 }
 """Options that say how to do what another one asks for."""
 
@@ -98,6 +99,11 @@ _RULES = (
         "no video is among the inputs",
     ),
     _Rule(
+        ("track",),
+        lambda plan, _: any(item.kind != "picture" for item in plan.inputs),
+        "no video is among the inputs, and a picture has nothing to follow",
+    ),
+    _Rule(
         ("hwaccel",),
         lambda plan, _: any(item.kind == "video" for item in plan.inputs),
         "no video is among the inputs",
@@ -118,7 +124,7 @@ _RULES = (
         "this run writes no pictures into a folder",
     ),
     _Rule(
-        ("labels", "hide_conf", "line_width", "style"),
+        ("labels", "hide_conf", "line_width", "style", "color_by", "trace"),
         lambda plan, _: plan.draws,
         "this run writes no pictures and no videos to draw on",
     ),
@@ -191,6 +197,9 @@ def refuse_incomplete(context: Context) -> None:
     for name, other in _ABOUT.items():
         if name in given and not context.params.get(other):
             raise UsageError(f"{flag(name)} is about {flag(other)}, which is not given")
+    values = context.params
+    if "color_by" in given and values["color_by"] == "track" and not values.get("track"):
+        raise UsageError("--color-by track is about --track, which is not given")
 
 
 def asks_for_files(context: Context) -> bool:
@@ -222,7 +231,7 @@ def refuse_contradictions(context: Context) -> None:
     if "hide_conf" in given and not values["labels"]:
         raise UsageError("--hide-conf changes labels, but --no-labels leaves them out")
     if (style := values.get("style")) in _WITHOUT_LINES:
-        for name in ("labels", "hide_conf", "line_width"):
+        for name in ("labels", "hide_conf", "line_width", "color_by", "trace"):
             if name in given:
                 raise UsageError(f"{flag(name)} is of no use: --style {style} draws none")
     if "hold" in given and not _thins(values):
@@ -256,6 +265,7 @@ def refuse_unused(context: Context, plan: "Plan", sources: Sequence[str]) -> Non
     """
     given = given_by_hand(context)
     given |= {name for name in _NEVER_PASSED_OVER if context.params.get(name)}
+    given |= {"track"} if context.info_name == "track" else set()
     for rule in _RULES:
         named = [option for option in rule.options if option in given]
         if named and not rule.usable(plan, sources):

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any, Protocol, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.infer.engine import Engine, open_engine
@@ -54,6 +55,8 @@ class Detector:
         engine: `torch`, `openvino`, or `auto`: OpenVINO for a model by name or path on a CPU, else
             PyTorch.
         conf: Scores above it count; None: what the model recommends, else 0.5.
+        floor: Scores above it are given as well, for a tracker: `counts` tells what counts of
+            them; None: nothing else is given.
         classes: Names, ids or both to look for, as a list or `"person,car,7"`; None: all.
         exclude_classes: The same, to leave out.
         max_det: At most so many objects per picture; None: as many as the model has queries.
@@ -82,6 +85,7 @@ class Detector:
         dtype: str = "auto",
         engine: str = "auto",
         conf: float | None = None,
+        floor: float | None = None,
         classes: Classes | None = None,
         exclude_classes: Classes | None = None,
         max_det: int | None = None,
@@ -97,7 +101,7 @@ class Detector:
     ) -> None:
         _check(max_det, batch)
         scores = {f"class_conf of {name}": score for name, score in (class_conf or {}).items()}
-        _check_shares({"conf": conf, "nms": nms, **scores})
+        _check_shares({"conf": conf, "floor": floor, "nms": nms, **scores})
         if isinstance(model, str | PathLike):
             model = open_engine(
                 model,
@@ -111,13 +115,16 @@ class Detector:
             )
         self.engine: Engine = model
         self.labels: tuple[str, ...] = model.labels
-        self.conf = next(
-            c for c in (conf, model.info.confidence, DEFAULT_CONFIDENCE) if c is not None
-        )
+        recommended = model.info.confidence
+        self.recommended = DEFAULT_CONFIDENCE if recommended is None else recommended
+        """What scores above it is an object, by the model."""
+        self.conf = self.recommended if conf is None else conf
         self.max_det = max_det
         self.classes = choose_classes(classes, exclude_classes, model.labels)
+        self._class_conf = class_scores(class_conf or {}, model.labels)
+        self._floor = floor
         self._choice: dict[str, Any] = {
-            "class_conf": class_scores(class_conf or {}, model.labels),
+            **self._thresholds(),
             "min_size": min_size,
             "nms": nms,
             "nms_agnostic": nms_agnostic,
@@ -144,8 +151,6 @@ class Detector:
             found = postprocess(
                 prediction,
                 batch.sizes,
-                conf=self.conf,
-                max_det=self.max_det,
                 classes=self.classes,
                 **self._choice,
             )
@@ -159,6 +164,23 @@ class Detector:
     def requests(self) -> int:
         """Calls that may be at work at once, from as many threads."""
         return self.engine.requests
+
+    def counts(self, found: Detections) -> NDArray[np.bool_]:
+        """[n] which of a picture's detections count, by `conf`, `class_conf` and `max_det`."""
+        own = self._class_conf
+        floors = [own.get(class_id, self.conf) for class_id in found.class_ids.tolist()]
+        counts = found.scores > np.array(floors, np.float32)
+        if self.max_det is not None:
+            counts[np.flatnonzero(counts)[self.max_det :]] = False
+        return counts
+
+    def _thresholds(self) -> dict[str, Any]:
+        """What `postprocess` leaves out of what is given."""
+        conf, own, floor = self.conf, self._class_conf, self._floor
+        if floor is None:
+            return {"conf": conf, "class_conf": own, "max_det": self.max_det}
+        lowered = {class_id: min(score, floor) for class_id, score in own.items()}
+        return {"conf": min(conf, floor), "class_conf": lowered}
 
     def stream(
         self, source: FrameSource, *, on_failure: Callable[[Failure], object] | None = None

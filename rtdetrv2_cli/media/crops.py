@@ -10,7 +10,7 @@ from PIL import Image
 from rtdetrv2_cli.media.part import PartFile, refused
 from rtdetrv2_cli.media.paths import bare_paths, safe_name
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.types import Failure, Result
+from rtdetrv2_cli.types import UNTRACKED, Detections, Failure, Result
 
 _QUALITY: Final = 95
 _FRAME_DIGITS: Final = 6
@@ -20,7 +20,8 @@ class CropSink(Sink):
     """A JPEG for each detection, in a folder for each class.
 
     The second one of frame 12 of `cams/a.mp4` is `person/cams/a/000012-2.jpg`, of a picture
-    `person/cams/street-2.jpg`; the best one of a frame is its first.
+    `person/cams/street-2.jpg`; the best one of a frame is its first. Of what is followed the name
+    tells the track: `000012-2-track7.jpg`.
 
     Args:
         folder: Where they go.
@@ -47,12 +48,13 @@ class CropSink(Sink):
         height, width = frame.size
         low = np.floor(found.boxes[:, :2]).clip(0, (width - 1, height - 1)).astype(int)
         high = np.ceil(found.boxes[:, 2:]).clip(low + 1, (width, height)).astype(int)
-        for number, ((x1, y1), (x2, y2), class_id) in enumerate(
-            zip(low.tolist(), high.tolist(), found.class_ids.tolist(), strict=True), 1
+        tracks = _track_names(found)
+        for number, ((x1, y1), (x2, y2), class_id, track) in enumerate(
+            zip(low.tolist(), high.tolist(), found.class_ids.tolist(), tracks, strict=True), 1
         ):
             known = class_id < len(self._labels)
             label = safe_name(self._labels[class_id] if known else str(class_id)).replace("/", "_")
-            file = PartFile(self._folder / label / f"{name}-{number}.jpg")
+            file = PartFile(self._folder / label / f"{name}-{number}{track}.jpg")
             with refused(file.path):
                 picture = Image.fromarray(np.ascontiguousarray(frame.image[y1:y2, x1:x2]))
                 picture.save(file.part, format="JPEG", quality=_QUALITY)
@@ -60,3 +62,8 @@ class CropSink(Sink):
 
     def close(self) -> None:
         """Every file is complete."""
+
+
+def _track_names(found: Detections) -> list[str]:
+    ids = [UNTRACKED] * len(found) if found.track_ids is None else found.track_ids.tolist()
+    return ["" if track_id == UNTRACKED else f"-track{track_id}" for track_id in ids]

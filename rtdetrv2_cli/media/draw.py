@@ -1,6 +1,6 @@
 """Detections on pictures, boxes and labels by supervision's annotators: nothing else imports it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, get_args
@@ -14,17 +14,18 @@ from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.anonymise import Cover, cover_boxes
 from rtdetrv2_cli.media.colour import Colours
 from rtdetrv2_cli.media.planes import Planes, Stamp
-from rtdetrv2_cli.types import Detections, Image, Size
+from rtdetrv2_cli.types import UNTRACKED, Detections, Image, Size
 
 Outline = Literal["box", "corner", "round"]
 Style = Literal[Outline, Cover]
+ColorBy = Literal["class", "track"]
 
 COLOURS: Final = (
     *("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45"),
     *("#ffe119", "#469990", "#9a6324", "#dcbeff", "#800000", "#aaffc3", "#808000", "#fabed4"),
     *("#000075", "#ffd8b1", "#a9a9a9", "#fffac8"),
 )
-"""One colour for each class in turn, far apart for neighbours."""
+"""One colour for each class or track in turn, far apart for neighbours."""
 
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 _LINE_PER_PIXEL: Final = 1 / 320
@@ -70,18 +71,20 @@ _BOXES: Final[dict[Outline, Callable[[int], _BoxDrawer]]] = {
 
 
 class Annotator:
-    """Draws boxes and labels, coloured by class, sized by the picture; or hides what is in boxes.
+    """Draws boxes, labels and paths, sized by the picture; or hides what is in boxes.
 
     Args:
         labels: Class names by class id.
-        show_labels: Whether to write the class beside each box.
-        show_confidence: Whether to write the score after it, `person 0.91`.
+        show_labels: Whether to write class and track beside each box, `person #3`.
+        show_confidence: Whether to write the score after them, `person #3 0.91`.
         line_width: Pixels; by default from the size of the picture.
         style: `box`, `corner` (only the corners) or `round`; `blur` or `pixelate` make what is
             found unrecognisable, and draw neither lines nor labels.
+        color_by: `class` or `track`: what has a colour of its own. What is followed by no track
+            has that of its class.
 
     Raises:
-        UsageError: The style is not known.
+        UsageError: The style, or what colours are by, is not known.
     """
 
     def __init__(
@@ -92,14 +95,18 @@ class Annotator:
         show_confidence: bool = True,
         line_width: int | None = None,
         style: Style = "box",
+        color_by: ColorBy = "class",
     ) -> None:
         if style not in get_args(Style):
             raise UsageError(f"no style {style!r}: choose from {', '.join(get_args(Style))}")
+        if color_by not in get_args(ColorBy):
+            raise UsageError(f"no colour by {color_by!r}: choose class or track")
         self._labels = labels
         self._show_labels = show_labels
         self._show_confidence = show_confidence
         self._line_width = line_width
         self._style: Style = style
+        self._by_track = color_by == "track"
 
     def __call__(self, image: Image, detections: Detections) -> Image:
         """A copy of the RGB picture with the detections on it, the best ones on top."""
@@ -121,36 +128,61 @@ class Annotator:
         size = Size(*planes.luma.shape)
         pens = _pens(size, self._line_width, "box")
         boxes = _visible(detections.boxes[::-1], size)
-        class_ids = detections.class_ids[::-1].tolist()
-        for (x1, y1, x2, y2), class_id in zip(boxes.astype(int).tolist(), class_ids, strict=True):
-            planes.outline((x1, y1, x2, y2), pens.line, _rgb(class_id))
+        colours = self._colours(detections)[::-1].tolist()
+        for path, colour in self._paths(detections):
+            planes.trace(path, pens.line, _rgb(colour))
+        for (x1, y1, x2, y2), colour in zip(boxes.astype(int).tolist(), colours, strict=True):
+            planes.outline((x1, y1, x2, y2), pens.line, _rgb(colour))
         if not (self._show_labels and len(boxes)):
             return
         texts = self._texts(detections)[::-1]
         places = pens.label_places(boxes, texts, size)[:, :2].astype(int).tolist()
-        for text, class_id, (x, y) in zip(texts, class_ids, places, strict=True):
+        for text, colour, (x, y) in zip(texts, colours, places, strict=True):
             right, down = pens.label_offset(text)
             x, y = x + right, y + down
             odd = y % 2 == 1, x % 2 == 1
-            planes.paste(_stamp(pens, text, class_id % len(COLOURS), planes.colours, odd), x, y)
+            planes.paste(_stamp(pens, text, colour % len(COLOURS), planes.colours, odd), x, y)
 
     def _outlined(self, drawn: Image, detections: Detections, outline: Outline) -> Image:
         size = Size(*drawn.shape[:2])
         pens = _pens(size, self._line_width, outline)
         boxes = _visible(detections.boxes[::-1], size)
-        class_ids = detections.class_ids[::-1]
-        drawn = pens.box.annotate(drawn, sv.Detections(boxes, class_id=class_ids))
+        colours = self._colours(detections)[::-1]
+        for path, colour in self._paths(detections):
+            cv2.polylines(drawn, [path], False, _rgb(colour), pens.line)
+        drawn = pens.box.annotate(drawn, sv.Detections(boxes, class_id=colours))
         if self._show_labels:
             texts = self._texts(detections)[::-1]
-            places = sv.Detections(pens.label_places(boxes, texts, size), class_id=class_ids)
+            places = sv.Detections(pens.label_places(boxes, texts, size), class_id=colours)
             drawn = pens.label.annotate(drawn, places, labels=texts)
         return drawn
+
+    def _colours(self, detections: Detections) -> NDArray[np.int64]:
+        """[n] whose place in `COLOURS` each has; supervision takes them for classes."""
+        track_ids = detections.track_ids
+        if not self._by_track or track_ids is None:
+            return detections.class_ids
+        # The first track has the first colour.
+        return np.where(track_ids == UNTRACKED, detections.class_ids, track_ids - 1)
+
+    def _paths(self, detections: Detections) -> Iterator[tuple[NDArray[np.int32], int]]:
+        """Whole pixels [k, 2] that are joined by lines, with their colour; the best come last."""
+        colours = self._colours(detections).tolist()
+        for path, colour in zip((detections.paths or ())[::-1], colours[::-1], strict=False):
+            if len(path) > 1:
+                yield np.rint(path).astype(np.int32), colour
 
     def _texts(self, detections: Detections) -> list[str]:
         names = [
             self._labels[class_id] if class_id < len(self._labels) else str(class_id)
             for class_id in detections.class_ids.tolist()
         ]
+        if detections.track_ids is not None:
+            ids = detections.track_ids.tolist()
+            names = [
+                name if track_id == UNTRACKED else f"{name} #{track_id}"
+                for name, track_id in zip(names, ids, strict=True)
+            ]
         if not self._show_confidence:
             return names
         scores = detections.scores.tolist()

@@ -119,6 +119,13 @@ class TextOutput:
                 self._part.commit()
         self.closed = True
 
+    def leave(self) -> None:
+        """Leaves the file as a killed run would, for one that goes on with it."""
+        if not self.closed and self._part is not None:
+            self.closed = True
+            with refused(self._name):
+                self._file.close()
+
     def discard(self) -> None:
         """Leaves nothing of the file."""
         if not self.closed and self._part is not None:

@@ -107,8 +107,7 @@ class Planes:
             colour: Red, green and blue, 0 to 255.
         """
         x1, y1, x2, y2 = corners
-        pixel = np.array([[colour]], np.uint8)
-        luma, blue, red = cv2.transform(pixel, rgb_to_yuv(self.colours)).ravel().tolist()
+        luma, blue, red = self._levels(colour)
         cv2.rectangle(self.luma, (x1, y1), (x2, y2), luma, width)
         half = 0 if width == 1 else (width + 1) // 2  # as OpenCV rounds
         rows, down, enclosed_down = _covered(y1, y2, half, self.luma.shape[0])
@@ -118,6 +117,33 @@ class Planes:
             covered = down[y, None] * along[x] - enclosed_down[y, None] * enclosed_along[x]
             for plane, level in zip(parts, (blue, red), strict=True):
                 _mix(plane[y, x], covered, covered * np.uint16(level))
+
+    def trace(self, points: NDArray[np.int32], width: int, colour: tuple[int, int, int]) -> None:
+        """Draws lines from point to point as OpenCV does.
+
+        Args:
+            points: [k, 2] x and y in pixels, at least one; may lie beyond the border.
+            width: Of the line, in pixels.
+            colour: Red, green and blue, 0 to 255.
+        """
+        size = np.array(self.luma.shape[::-1])
+        low = np.maximum(points.min(axis=0) - width, 0) // 2 * 2
+        across, down = np.minimum(points.max(axis=0) + width + 1, size) - low
+        if across <= 0 or down <= 0:
+            return
+        drawn = np.zeros((down, across), np.uint8)
+        cv2.polylines(drawn, [points - low.astype(np.int32)], False, 1, width)
+        luma, blue, red = self._levels(colour)
+        covered = _sums(drawn, (False, False))
+        chroma = covered * np.uint16(blue), covered * np.uint16(red)
+        stamp = Stamp(np.full_like(drawn, luma), drawn.astype(bool), chroma, covered)
+        self.paste(stamp, int(low[0]), int(low[1]))
+
+    def _levels(self, colour: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Y, Cb and Cr of red, green and blue."""
+        pixel = np.array([[colour]], np.uint8)
+        luma, blue, red = map(int, cv2.transform(pixel, rgb_to_yuv(self.colours)).ravel())
+        return luma, blue, red
 
     def paste(self, stamp: Stamp, x: int, y: int) -> None:
         """Puts a picture with its top left corner at a place of the parity it was made for."""

@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.types import Arrival, Failure, Result, RunSummary, SourceEvent
+from rtdetrv2_cli.types import UNTRACKED, Arrival, Failure, Result, RunSummary, SourceEvent
 
 SCHEMA: Final = 1
 """Version of the records; it rises when a reader of the former one would be misled."""
@@ -249,7 +249,8 @@ def _detections(item: Result, labels: Sequence[str]) -> list[Record]:
     ]
     if found.track_ids is not None:
         for record, track_id in zip(records, found.track_ids.tolist(), strict=True):
-            record["track_id"] = track_id
+            if track_id != UNTRACKED:
+                record["track_id"] = track_id
     return records
 
 
@@ -275,7 +276,8 @@ def _event(event: SourceEvent) -> Record:
 
 def _totals(summary: RunSummary) -> Record:
     totals = {**asdict(summary), "seconds": round(summary.seconds, 3)}
-    return {k: v for k, v in totals.items() if v or k not in ("streams", "outputs")}
+    of_some = ("streams", "outputs")
+    return {k: v for k, v in totals.items() if v is not None and (v or k not in of_some)}
 
 
 def _seconds(item: Result) -> float:

@@ -17,7 +17,7 @@ import cv2
 from anyio import CapacityLimiter, to_thread
 
 from rtdetrv2_cli.media.sink import Annotate
-from rtdetrv2_cli.types import Detections, Result, Size
+from rtdetrv2_cli.types import Result, Size
 from rtdetrv2_cli.web.board import Board
 
 RATE: Final = 20
@@ -99,7 +99,7 @@ def _jpeg(result: Result, annotate: Annotate) -> bytes:
         # Before drawing, so that lines and letters stay as large as they are meant to be.
         small = Size(max(1, round(size.height * scale)), max(1, round(size.width * scale)))
         image = cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-        found = Detections(found.boxes * scale, found.scores, found.class_ids, found.track_ids)
+        found = found.scaled(scale, scale)
     drawn = cv2.cvtColor(annotate(image, found), cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", drawn, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
     return data.tobytes()

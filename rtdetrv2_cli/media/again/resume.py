@@ -34,6 +34,8 @@ class Progress:
     """How many are recorded up to there; None where there are no records."""
     part: DonePart | None
     """None where no video is written."""
+    tracks: int | None = None
+    """How many objects were followed up to there; None where none is."""
 
 
 def progress_in_video(

@@ -51,7 +51,7 @@ def _checked(record: Record) -> Record:
         for place in ("source", "frame", "width", "height"):
             record[place]
         for each in record["detections"]:
-            checked(each["class_id"], each["confidence"], each["box"])
+            checked(each["class_id"], each["confidence"], each["box"], each.get("track_id"))
             each["class_name"]
     return record
 

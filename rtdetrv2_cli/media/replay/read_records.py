@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.records import SCHEMA, Record
-from rtdetrv2_cli.types import Detections
+from rtdetrv2_cli.types import UNTRACKED, Detections
 
 _FARTHEST = 1e9
 """Pixels; no picture is so large, and float32 holds it."""
@@ -36,6 +37,7 @@ class Found(NamedTuple):
     """0..1"""
     box: tuple[float, float, float, float]
     """x1, y1, x2, y2 in pixels."""
+    track_id: int = UNTRACKED
 
 
 def read_records(path: Path) -> Iterator[Entry]:
@@ -114,8 +116,10 @@ def classes_of(run: Record) -> list[str]:
     return [str(name) for name in run["model"]["classes"]]
 
 
-def checked(class_id: int, score: float, corners: Sequence[float]) -> Found:
-    """A detection of which box and score are possible.
+def checked(
+    class_id: int, score: float, corners: Sequence[float], track_id: int | None = None
+) -> Found:
+    """A detection of which box, score and track, if any, are possible.
 
     Raises:
         ValueError: They are not.
@@ -126,16 +130,19 @@ def checked(class_id: int, score: float, corners: Sequence[float]) -> Found:
         raise ValueError(f"no box: {list(corners)}")
     if not 0 <= score <= 1:
         raise ValueError(f"no confidence: {score}")
-    return Found(class_id, float(score), (left, top, right, bottom))
+    track_id = UNTRACKED if track_id is None else index(track_id)
+    return Found(class_id, float(score), (left, top, right, bottom), track_id)
 
 
 def found_to_detections(found: Iterable[Found]) -> Detections:
     """They as arrays, best first."""
     ordered = sorted(found, key=lambda each: -each.score)
+    ids = np.array([each.track_id for each in ordered], np.int64)
     return Detections(
         np.array([each.box for each in ordered], np.float32).reshape(-1, 4),
         np.array([each.score for each in ordered], np.float32),
         np.array([each.class_id for each in ordered], np.int64),
+        ids if (ids != UNTRACKED).any() else None,
     )
 
 

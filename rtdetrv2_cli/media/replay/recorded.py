@@ -38,6 +38,7 @@ class RecordedFrame:
     """What was found in one frame, and what the frame was."""
 
     pts: int | None
+    seconds: float
     size: Size
     detections: Detections
 
@@ -56,6 +57,8 @@ class Recorded:
         """What each run in the file says of its model."""
         self.conf: float | None = None
         """Scores above it were recorded, by the strictest of the runs; None: no run tells."""
+        self.has_tracks = False
+        """Whether anything in it was followed."""
         self._fetch = fetch
         self._labels: list[str] = []
         self._class_ids: dict[str, int] = {}
@@ -103,7 +106,8 @@ class Recorded:
                 if record["type"] == "run":
                     self._note_run(record)
                 elif record["type"] == "frame":
-                    self._understand(record)
+                    found = self._understand(record).detections
+                    self.has_tracks |= found.track_ids is not None
                     source, number = record["source"], index(record["frame"])
                     if not isinstance(source, str):
                         raise TypeError(f"no source: {source!r}")
@@ -130,13 +134,15 @@ class Recorded:
         pts = record["pts"]
         return RecordedFrame(
             None if pts is None else index(pts),
+            float(record.get("time") or 0.0),
             Size(index(record["height"]), index(record["width"])),
             found_to_detections(self._found(each) for each in record["detections"]),
         )
 
     def _found(self, detection: Record) -> Found:
         class_id = self._class_id(detection["class_name"])
-        return checked(class_id, detection["confidence"], detection["box"])
+        track_id = detection.get("track_id")
+        return checked(class_id, detection["confidence"], detection["box"], track_id)
 
     def _class_id(self, name: Any) -> int:
         if not isinstance(name, str):

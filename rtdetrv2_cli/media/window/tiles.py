@@ -1,7 +1,6 @@
 """How pictures share a window, and how one is drawn at the size it is shown. Knows no toolkit."""
 
 import unicodedata
-from dataclasses import replace
 from math import ceil
 from typing import Final, NamedTuple
 
@@ -9,7 +8,7 @@ import cv2
 import numpy as np
 
 from rtdetrv2_cli.media.sink import Annotate
-from rtdetrv2_cli.types import Detections, Image, Result, Size
+from rtdetrv2_cli.types import Image, Result, Size
 
 _ASPECT: Final = 16 / 9
 """Width by height of a picture that nobody has seen yet."""
@@ -73,18 +72,14 @@ def drawn(result: Result, size: Size, annotate: Annotate, threshold: float | Non
         shrinks = size.width < result.frame.size.width
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         image = np.asarray(cv2.resize(image, size[::-1], interpolation=how), np.uint8)
-        found = _scaled(found, result.frame.size, size)
+        before = result.frame.size
+        found = found.scaled(size.width / before.width, size.height / before.height)
     return annotate(image, found)
 
 
 def dimmed(image: Image) -> Image:
     """The picture, dark: nothing new has come."""
     return image // np.uint8(_DIMMED)
-
-
-def _scaled(found: Detections, before: Size, after: Size) -> Detections:
-    factors = (after.width / before.width, after.height / before.height) * 2
-    return replace(found, boxes=(found.boxes * factors).astype(np.float32))
 
 
 def plain(text: str) -> str:
