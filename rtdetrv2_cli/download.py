@@ -8,16 +8,18 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPMessage, HTTPResponse
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import Request, build_opener
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from filelock import FileLock
 
@@ -170,10 +172,54 @@ def _fetch_rest(url: str, part: Path, report: Callable[[int, int | None], object
         raise _InterruptedError(f"the connection was cut at {have} of {total} bytes")
 
 
+class _Redirections(HTTPRedirectHandler):
+    """Follows a server to others on the web, and nowhere else.
+
+    What asks for a model may do so from inside a network: a server outside must not choose what is
+    asked for there. Addresses of names are looked up here and once more when they are asked, so
+    that a name whose address changes in between is not noticed.
+    """
+
+    def redirect_request(
+        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Request | None:
+        before, after = urlsplit(req.full_url), urlsplit(newurl)
+        why = None
+        if after.scheme not in ("http", "https"):
+            why = f"{after.scheme}: is not of the web"
+        elif (before.scheme, after.scheme) == ("https", "http"):
+            why = "it is not encrypted"
+        elif _is_inside(after.hostname) and not _is_inside(before.hostname):
+            why = "it is an address inside this network"
+        if why is not None:
+            fp.close()
+            raise DownloadError(
+                f"could not fetch {public_url(req.full_url)}: the server sends on to "
+                f"{public_url(newurl)}, and {why}"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_inside(host: str | None) -> bool:
+    """Whether a host is this machine or of a network that is not the world's."""
+    try:
+        found = socket.getaddrinfo(host or "", None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False  # a proxy may know it, and nobody else will
+    for *_, place in found:
+        address = ip_address(str(place[0]).partition("%")[0])
+        mapped = getattr(address, "ipv4_mapped", None)  # an address of version 4 in one of 6
+        if not (mapped or address).is_global:
+            return True
+    return False
+
+
 def _open(url: str, part: Path, have: int) -> HTTPResponse | None:
     """The server's answer; None where `part` lacks nothing."""
     try:
-        opener = build_opener()  # reads the proxies anew; urlopen keeps those of its first call
+        opener = build_opener(
+            _Redirections
+        )  # reads the proxies anew; urlopen keeps those of its first call
         response: HTTPResponse = opener.open(_request(url, part, have), timeout=_TIMEOUT_SECONDS)
     except HTTPError as error:
         with error:

@@ -1,14 +1,17 @@
 import hashlib
+import io
 import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import Request
 
 import pytest
 
 from rtdetrv2_cli import download, hub
+from rtdetrv2_cli.download import _Redirections
 from rtdetrv2_cli.errors import DownloadError, ModelNotFoundError
 
 BODY = bytes(range(256)) * 20_000  # 5 MB: more than one chunk
@@ -293,6 +296,47 @@ class TestUrl:
         path = hub.resolve(f"{web.url}/m.pth")
         assert (path.name, path.read_bytes()) == ("m.pth", BODY)
         assert web.requests[-1][:2] == ("/cdn/m", "bytes=1000000-")
+
+    @pytest.mark.parametrize(
+        ("target", "reason"),
+        [
+            ("file:///etc/passwd", "Redirection to url 'file:///etc/passwd' is not allowed"),
+            ("ftp://127.0.0.1/m", "ftp: is not of the web"),
+            ("http://127.0.0.1:1/secret?key=hidden", "inside this network"),
+            ("http://169.254.169.254/latest/meta-data", "inside this network"),
+            ("http://10.0.0.7/m", "inside this network"),
+            ("http://[::1]/m", "inside this network"),
+            ("http://[::ffff:127.0.0.1]/m", "inside this network"),
+            ("http://0/m", "inside this network"),
+            ("http://localhost/m", "inside this network"),
+        ],
+    )
+    def test_a_server_outside_leads_to_nothing_inside(
+        self, web, cache, monkeypatch, target, reason
+    ):
+        monkeypatch.setenv("http_proxy", web.url)  # asked for whole addresses, it is the outside
+        monkeypatch.setenv("no_proxy", "")
+        web.redirects["http://models.invalid/m.pth"] = target
+        with pytest.raises(DownloadError) as refusal:
+            hub.resolve("http://models.invalid/m.pth")
+        assert reason in str(refusal.value)
+        assert "hidden" not in str(refusal.value)
+        assert len(web.requests) == 1
+        assert kept(cache) == []
+
+    def test_a_server_outside_leads_to_others_outside(self, web, monkeypatch):
+        monkeypatch.setenv("http_proxy", web.url)
+        web.redirects["http://models.invalid/m.pth"] = "http://cdn.invalid/m"
+        web.files["http://cdn.invalid/m"] = BODY
+        assert hub.resolve("http://models.invalid/m.pth").read_bytes() == BODY
+
+    def test_what_was_asked_for_encrypted_is_not_fetched_in_the_clear(self):
+        request = Request("https://models.invalid/m.pth?key=hidden")
+        with pytest.raises(DownloadError, match="it is not encrypted") as refusal:
+            _Redirections().redirect_request(
+                request, io.BytesIO(), 302, "", {}, "http://models.invalid/m"
+            )
+        assert "hidden" not in str(refusal.value)
 
     def test_a_missing_file_is_not_asked_for_again(self, web, cache):
         with pytest.raises(DownloadError, match=r"/gone\.pth: the server says 404"):

@@ -27,6 +27,7 @@ def detect(
     fps: opt.Fps = None,
     max_frames: opt.MaxFrames = None,
     hwaccel: opt.HardwareAcceleration = "none",
+    max_megapixels: opt.MaxMegapixels = 179.0,
     open_timeout: live.OpenTimeout = None,
     read_timeout: live.ReadTimeout = None,
     stall_timeout: live.StallTimeout = 20.0,
@@ -117,12 +118,14 @@ def detect(
     from rtdetrv2_cli.media.command import Command, CommandSink
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
+    from rtdetrv2_cli.media.limits import allow_megapixels
     from rtdetrv2_cli.media.live.av_options import parse_options
     from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.shard import Shard
     from rtdetrv2_cli.media.source import LiveOptions, list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
+    allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     usage.refuse_incomplete(context)
     selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)

@@ -18,6 +18,7 @@ def live(
     vid_stride: opt.VideoStride = 1,
     fps: opt.Fps = None,
     max_frames: opt.MaxFrames = None,
+    max_megapixels: opt.MaxMegapixels = 179.0,
     open_timeout: streams.OpenTimeout = None,
     read_timeout: streams.ReadTimeout = None,
     stall_timeout: streams.StallTimeout = 20.0,
@@ -105,10 +106,12 @@ def live(
     from rtdetrv2_cli.labels import parse_class_scores
     from rtdetrv2_cli.media.command import Command, CommandSink
     from rtdetrv2_cli.media.encode import EncodeOptions
+    from rtdetrv2_cli.media.limits import allow_megapixels
     from rtdetrv2_cli.media.live.av_options import parse_options
     from rtdetrv2_cli.media.source import LiveOptions, LiveSource, list_inputs, open_source
 
     console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
+    allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     usage.refuse_incomplete(context)
     streaming = LiveOptions(

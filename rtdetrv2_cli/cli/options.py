@@ -228,6 +228,18 @@ HardwareAcceleration = Annotated[
     ),
 ]
 
+MaxMegapixels = Annotated[
+    float,
+    Option(
+        "--max-megapixels",
+        min=0.001,
+        metavar="MILLIONS",
+        help="Refuse pictures and videos that have more million pixels: a small file can unpack "
+        "into more than memory holds.",
+        rich_help_panel=_INPUT,
+    ),
+]
+
 ListDevices = Annotated[
     bool,
     Option(

@@ -26,6 +26,7 @@ def probe(
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     hwaccel: opt.HardwareAcceleration = "none",
+    max_megapixels: opt.MaxMegapixels = 179.0,
     list_devices: opt.ListDevices = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -43,8 +44,10 @@ def probe(
     from rtdetrv2_cli.cli import probed, usage
     from rtdetrv2_cli.media.hardware import Hardware
     from rtdetrv2_cli.media.inputs import survey
+    from rtdetrv2_cli.media.limits import allow_megapixels
 
     console.set_up(quiet=quiet, verbose=verbose)
+    allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     if list_devices:
         _refuse_sources(usage.flags_by_hand(context))

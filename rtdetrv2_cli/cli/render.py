@@ -28,6 +28,7 @@ def render(
     exclude: opt.Exclude = None,
     max_frames: opt.MaxFrames = None,
     hwaccel: opt.HardwareAcceleration = "none",
+    max_megapixels: opt.MaxMegapixels = 179.0,
     conf: opt.RecordedConfidence = None,
     classes: opt.Classes = None,
     exclude_classes: opt.ExcludeClasses = None,
@@ -73,12 +74,14 @@ def render(
     from rtdetrv2_cli.labels import choose_classes
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
+    from rtdetrv2_cli.media.limits import allow_megapixels
     from rtdetrv2_cli.media.replay.recorded import open_recorded
     from rtdetrv2_cli.media.replay.replay import Choice, Replay
     from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs
 
     console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
+    allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     check_hardware(hwaccel)
     named = planning.name_sources(media)

@@ -40,7 +40,7 @@ _WITHOUT_EFFECT = frozenset(
         ),
         *("batch", "device", "offline", "fail_fast", "max_errors", "shard"),
         *("overwrite", "skip_existing", "resume", "retry_failed"),
-        *("allow_truncated", "hwaccel"),
+        *("allow_truncated", "hwaccel", "max_megapixels"),
     )
 )
 """Options that change neither what is found in a frame, nor how it is drawn and encoded."""

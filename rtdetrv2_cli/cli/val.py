@@ -17,6 +17,7 @@ def val(
     data: opt.Data,
     split: opt.Split = "val",
     records: opt.Records = None,
+    max_megapixels: opt.MaxMegapixels = 179.0,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
     device: opt.Device = "auto",
@@ -44,9 +45,11 @@ def val(
     """
     from rtdetrv2_cli.cli import figures, trial, usage, weights
     from rtdetrv2_cli.cli.signals import stop_on_signal
+    from rtdetrv2_cli.media.limits import allow_megapixels
     from rtdetrv2_cli.train.measure.evaluate import evaluate
 
     console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
+    allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     _refuse_unused(usage.given_by_hand(context), records, output)
     folder = None if output is None else figures.Folder(Path(output), plots=plots)

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from rtdetrv2_cli import types
 from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError
 from rtdetrv2_cli.media.hdr_picture import light_of, sdr_picture
+from rtdetrv2_cli.media.limits import refuse_large, too_large
 from rtdetrv2_cli.types import Frame, Size, SourceInfo
 
 Colour = tuple[int, int, int]
@@ -37,8 +38,8 @@ _MILLISECOND: Final = Fraction(1, 1000)
 _DEFAULT_DELAY_MS: Final = 100
 """What browsers show a frame for whose delay is 0."""
 
-# Pillow warns of damaged EXIF and of pictures from 89 million pixels on. The picture is good
-# without its EXIF, and photographs of 100 million pixels are real: at twice that it raises.
+# Pillow warns of damaged EXIF, without which the picture is good, and of pictures that have half as
+# many pixels as are allowed.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -141,6 +142,7 @@ def rgb_pixels(picture: Image.Image, background: Colour = WHITE) -> types.Image:
     their upper 8. Colour profiles are not applied, but for Lab. What the file says by code points
     (cICP, nclx) to be HDR or BT.2020 becomes BT.709 SDR, as in videos.
     """
+    refuse_large(Size(picture.height, picture.width))  # Pillow looks at the first page alone
     picture.load()
     picture = _upright(_in_sdr(picture))
     if picture.mode.startswith(("I", "F")):
@@ -241,8 +243,7 @@ def told() -> Iterator[None]:
     except RtDetrV2Error:
         raise
     except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise InputError(f"the picture has more than {limit} million pixels") from error
+        raise too_large() from error
     except UnidentifiedImageError as error:
         raise InputError("not a picture: its format is not recognised") from error
     except FileNotFoundError as error:

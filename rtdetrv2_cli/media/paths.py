@@ -50,7 +50,7 @@ MEDIA_SUFFIXES: Final = frozenset((*PICTURE_FORMATS, *CONTAINERS))
 _SHARED_SUFFIXES: Final = (".ts", ".mts", ".dv", ".dat")
 """Of videos, but of other files too, so that `kind_by_suffix` does not know them."""
 
-_UNSAFE: Final = re.compile(r'[<>:"|?*\\\x00-\x1f]')
+_UNSAFE: Final = re.compile(r'[<>:"|?*\\\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]')
 
 
 def output_paths(

@@ -35,6 +35,7 @@ from rtdetrv2_cli.media.video import (
     demuxed,
     first_video,
     has_codec,
+    limit_pixels,
     open_container,
     reason,
 )
@@ -250,6 +251,7 @@ def _probe_video(item: Input, hardware: Hardware) -> VideoFacts:
 
 def _look_into(container: InputContainer, most: int, hardware: Hardware, name: str) -> VideoFacts:
     video = first_video(container)
+    limit_pixels(video)
     video.thread_type = "SLICE"
     seen = _look(container, video, most)
     hardware.check(video, name)

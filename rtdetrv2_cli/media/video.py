@@ -18,6 +18,7 @@ from av.stream import Disposition, Stream
 from rtdetrv2_cli.errors import InputError, TruncatedError
 from rtdetrv2_cli.media.colour import frame_to_rgb
 from rtdetrv2_cli.media.hardware import Hardware, planar
+from rtdetrv2_cli.media.limits import most_pixels, refuse_large
 from rtdetrv2_cli.media.names import is_read_once, is_url, redact
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
 from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, go_on, select
@@ -113,6 +114,7 @@ def _read(
     """
     with open_container(location, hardware) as container:
         video = first_video(container)
+        limit_pixels(video)
         # Frame threads gain nothing on small clips and have been seen to hang beside torchvision.
         video.thread_type = "SLICE"
         reader = _Reader(container, video, location, name, stream, hardware)
@@ -483,6 +485,17 @@ def first_video(container: InputContainer) -> av.VideoStream:
         if has_codec(stream):
             return stream
     raise InputError("the codec of the video is not known" if moving else "there is no video in it")
+
+
+def limit_pixels(video: av.VideoStream) -> None:
+    """Lets a stream's decoder refuse pictures that are larger than they may be.
+
+    Raises:
+        InputError: The stream declares such a size.
+    """
+    context = video.codec_context
+    refuse_large(Size(context.height, context.width))
+    context.options = {**context.options, "max_pixels": str(most_pixels())}
 
 
 def has_codec(stream: Stream) -> bool:

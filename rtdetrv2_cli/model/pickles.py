@@ -46,8 +46,11 @@ def read_pickle(path: Path) -> object:
         CheckpointError: the file is damaged, no checkpoint, or asks to run something.
     """
     try:
+        _refuse_bomb(path)
         with warnings.catch_warnings(action="ignore"):  # it warns where it is about to give up
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except _UNREADABLE:
         pass
     try:
@@ -58,6 +61,22 @@ def read_pickle(path: Path) -> object:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint of PyTorch: {str(error) or type(error).__name__}"
         ) from error
+
+
+def _refuse_bomb(path: Path) -> None:
+    """Passes a file that does not unpack into more than it is: torch compresses nothing.
+
+    Raises:
+        CheckpointError: Something in it is compressed.
+    """
+    if is_zipfile(path):
+        with ZipFile(path) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != ZIP_STORED:
+                    raise CheckpointError(
+                        f"{entry.filename} in it is compressed, which PyTorch never does: it could "
+                        "unpack into any size"
+                    )
 
 
 class Inert:
@@ -172,10 +191,7 @@ def _read_zip(path: Path) -> object:
 
         def storage(key: str, _: int) -> UntypedStorage:
             if key not in storages:
-                entry = archive.getinfo(f"{folder}data/{key}")
-                if entry.compress_type != ZIP_STORED:  # torch never does; it could be a bomb
-                    raise pickle.UnpicklingError(f"{entry.filename} is compressed")
-                storages[key] = _storage_of(archive.read(entry))
+                storages[key] = _storage_of(archive.read(f"{folder}data/{key}"))
             return storages[key]
 
         with archive.open(root) as file:

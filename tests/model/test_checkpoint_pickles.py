@@ -3,6 +3,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict, deque
@@ -206,6 +207,19 @@ class TestZip:
         rewritten(path, lambda entries: {k: (v, zipfile.ZIP_DEFLATED) for k, v in entries.items()})
         with pytest.raises(CheckpointError, match="compressed"):
             read_pickle(path)
+
+    def test_a_small_file_that_unpacks_into_much_is_never_unpacked(self, tmp_path):
+        path = tmp_path / "bomb.pth"
+        torch.save({"w": torch.zeros(1 << 22)}, path)
+        rewritten(path, lambda entries: {k: (v, zipfile.ZIP_DEFLATED) for k, v in entries.items()})
+        assert path.stat().st_size < 1 << 16
+        tracemalloc.start()
+        try:
+            with pytest.raises(CheckpointError, match=r"data.pkl in it is compressed"):
+                read_pickle(path)
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
 
     def test_a_tensor_larger_than_its_bytes_is_refused(self, path):
         def shorten(entries):

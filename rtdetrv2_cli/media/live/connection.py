@@ -18,7 +18,7 @@ from av.container import InputContainer
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.live.address import Address
 from rtdetrv2_cli.media.names import redact, scheme
-from rtdetrv2_cli.media.video import demuxed, first_video, local_formats
+from rtdetrv2_cli.media.video import demuxed, first_video, limit_pixels, local_formats
 
 _IN_SEGMENTS: Final = frozenset(("hls", "dash"))
 """Formats of which a whole piece comes at once, then nothing for as long as it lasts."""
@@ -94,6 +94,7 @@ def connection(
     """
     with open_address(address, options, limits) as container:
         video = first_video(container)
+        limit_pixels(video)
         # Frame threads hold back as many frames as there are threads.
         video.thread_type = "SLICE"
         yield Opened(container, video)
