@@ -40,6 +40,11 @@ pytest.importorskip("uvicorn")
 
 _log = logging.getLogger(__name__)
 
+@pytest.fixture(autouse=True)
+def as_users_have_it(monkeypatch, nothing_is_set_elsewhere) -> None:
+    monkeypatch.delenv("RTDETRV2_ENGINE")
+
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 FAST = "lavfi:testsrc=size=320x240:rate=200"
