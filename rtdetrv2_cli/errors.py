@@ -9,10 +9,13 @@ RtDetrV2Error
 │   ├── CheckpointError     a weight file is damaged, hostile or does not fit
 │   ├── DownloadError       weights could not be fetched
 │   ├── DeviceError         a device, precision or engine is not available here
+│   ├── ConversionError     an engine cannot take a network over from PyTorch
 │   └── TrainingError       a network stopped learning
 ├── StreamLostError         a live stream is gone and its retries are used up
 └── OutputError             a result cannot be written
 """
+
+from typing import Self
 
 
 class RtDetrV2Error(Exception):
@@ -74,6 +77,12 @@ class ConversionError(ModelError):
     """An engine cannot take this network over from PyTorch."""
 
     code = "conversion"
+
+    @classmethod
+    def of(cls, engine: str, model: str, cause: Exception) -> Self:
+        """With the first line of what an engine's tools say."""
+        told = str(cause).strip().partition("\n")[0] or type(cause).__name__
+        return cls(f"{engine} cannot take over {model} ({told}): use --engine torch")
 
 
 class TrainingError(ModelError):

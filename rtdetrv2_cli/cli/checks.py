@@ -25,7 +25,7 @@ _EXTRAS: Final = {
     "web": ("starlette", "live --serve shows streams in a browser"),
     "heif": ("pillow_heif", "HEIC pictures are read"),
     "parquet": ("pyarrow", "convert writes Parquet"),
-    "onnx": ("onnxruntime", "export onnx works"),
+    "onnx": ("onnxruntime", "export onnx and --engine onnx work"),
     "timm": ("timm", "checkpoints with timm's backbones are read"),
 }
 """Extra -> what it brings, and what for."""

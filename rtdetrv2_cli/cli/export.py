@@ -62,9 +62,9 @@ def onnx(
 ) -> None:
     """Write an ONNX file: images and orig_target_sizes in, labels, boxes and scores out."""
     target = _target(model, output, (".onnx",), overwrite=overwrite)
-    from rtdetrv2_cli.export import onnx_file
+    from rtdetrv2_cli.infer import onnx_graph
 
-    onnx_file.check_packages()
+    onnx_graph.check_packages()
     loaded, size = _load(model, imgsz, offline=offline, no_progress=no_progress)
     from rtdetrv2_cli.export.export import export_onnx
 

@@ -11,7 +11,7 @@ from typer import Argument, BadParameter, Option
 from rtdetrv2_cli.cli import completion
 from rtdetrv2_cli.cli.console import LogFormat
 
-Engine = Literal["auto", "torch", "openvino"]
+Engine = Literal["auto", "torch", "openvino", "onnx"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 VideoCodec = Literal[
     "h264",
@@ -300,7 +300,7 @@ EngineOption = Annotated[
     Engine,
     Option(
         "--engine",
-        help="What runs the model; auto is openvino on a CPU, torch elsewhere.",
+        help="What runs the model; auto: openvino on a CPU, else torch. onnx is rtdetrv2[onnx].",
         rich_help_panel=_MODEL,
     ),
 ]

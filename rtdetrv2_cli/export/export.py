@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rtdetrv2_cli.errors import OutputError
-from rtdetrv2_cli.export import onnx_file
 from rtdetrv2_cli.export.facts import facts
 from rtdetrv2_cli.export.verify import Run, verify
+from rtdetrv2_cli.infer import onnx_graph
 from rtdetrv2_cli.infer.openvino_engine import import_openvino
 from rtdetrv2_cli.infer.torch_engine import check_size
 from rtdetrv2_cli.model.checkpoint import LoadedModel
@@ -38,7 +38,7 @@ def export_onnx(
         path: The file.
         size: Height and width of the input; None: the model's own.
         raw: Answer with logits and boxes of the queries, not with detections.
-        opset: One of `onnx_file.OPSETS`.
+        opset: One of `onnx_graph.OPSETS`.
 
     Raises:
         UsageError: the size is too small for the model.
@@ -48,8 +48,8 @@ def export_onnx(
     network, size = _network(loaded, size, raw=raw)
 
     def write(part: Path) -> Run:
-        onnx_file.write(network, size, part, facts(loaded, size), opset=opset)
-        return onnx_file.runner(part)
+        onnx_graph.write(network, size, part, facts(loaded, size), opset=opset)
+        return onnx_graph.runner(part)
 
     return _export(network, size, (path,), write)
 

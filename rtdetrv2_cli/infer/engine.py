@@ -26,6 +26,7 @@ STRIDE = 32
 ENGINES = {
     "torch": "rtdetrv2_cli.infer.torch_engine:TorchEngine",
     "openvino": "rtdetrv2_cli.infer.openvino_engine:OpenVinoEngine",
+    "onnx": "rtdetrv2_cli.infer.onnx_engine:OnnxEngine",
 }
 """Engine name to `module:class`; imported when chosen, so that an engine costs nothing unused."""
 

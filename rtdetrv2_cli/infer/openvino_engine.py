@@ -1,16 +1,9 @@
 """OpenVINO as an engine, on the CPU. Loads torch only to convert a model it has not seen yet."""
 
-import json
 import logging
 import sys
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from queue import SimpleQueue
-from shutil import rmtree
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -19,9 +12,9 @@ from numpy.typing import NDArray
 from rtdetrv2_cli import hub
 from rtdetrv2_cli.errors import ConversionError, DeviceError, RtDetrV2Error, UsageError
 from rtdetrv2_cli.infer.engine import Prediction
+from rtdetrv2_cli.infer.kept import Facts, KeptGraph
 from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.machine import available_cores
-from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.types import Size
 
 if TYPE_CHECKING:
@@ -35,26 +28,7 @@ GRAPH_VERSION = 1
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 """Precisions as OpenVINO calls them; its own choice may be bf16 where nothing was asked for."""
 
-_KEPT = 16
-"""Graphs in the cache."""
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What there is to know of a compiled graph beside the graph."""
-
-    info: ModelInfo
-    size: Size
-    labels: tuple[str, ...]
-    queries: int
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        content = json.loads(text)
-        info, size = ModelInfo(**content["info"]), Size(*content["size"])
-        return cls(info, size, tuple(content["labels"]), int(content["queries"]))
 
 
 class OpenVinoEngine:
@@ -104,16 +78,16 @@ class OpenVinoEngine:
         if not isinstance(model, str | PathLike):
             return cls(*compiler.convert(model, size), compiler.dtype, requests)
         path = hub.resolve(model, offline=offline)
-        entry = compiler.entry(path, fspath(model), size, variant)
-        found = compiler.kept(entry)
+        place = KeptGraph.of(cls.name, path, model, size, variant, compiler.causes)
+        found = compiler.read(place)
         if found is None:
             from rtdetrv2_cli.model import checkpoint  # 1.9 s: torch
 
             _log.info("converting %s for OpenVINO, once", path.name)
             loaded = checkpoint.load(model, variant=variant, offline=offline)
             found = compiler.convert(loaded, size)
-            _keep(entry, *found)
-            _forget_oldest(entry.parent)
+            graph, facts = found
+            place.write(graph.export_model().getvalue(), facts)
         return cls(*found, compiler.dtype, requests)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
@@ -157,32 +131,23 @@ class _Compiler:
             raise DeviceError("this CPU has no instructions for bf16: try --dtype fp32")
         return wanted
 
-    def entry(self, path: Path, name: str, size: Size | None, variant: str | None) -> Path:
-        """The folder of the cache for what all this makes."""
-        folder = path if path.is_dir() else path.parent
-        beside = [folder / name for name in ("config.json", "preprocessor_config.json")]
-        causes = [
-            hub.describe(path).sha256,
-            *(sha256(file.read_bytes()).hexdigest() for file in beside if file.is_file()),
-            *map(str, (path.absolute(), hub.canonical_name(name), variant, size and [*size])),
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """What has a say in the graphs that it makes."""
+        return (
             *map(str, (GRAPH_VERSION, self.dtype, self._version)),
             str(self._core.get_property("CPU", "FULL_DEVICE_NAME")),
             *sorted(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-        ]
-        key = sha256(json.dumps(causes).encode()).hexdigest()[:20]
-        return hub.cache_folder() / "openvino" / key
+        )
 
-    def kept(self, entry: Path) -> "tuple[CompiledModel, Facts] | None":
-        """What an earlier run has kept; None if it is not there or damaged."""
+    def read(self, place: KeptGraph) -> "tuple[CompiledModel, Facts] | None":
+        """What an earlier run has kept; None if it is not there or of no use."""
+        if (kept := place.read()) is None:
+            return None
+        graph, facts = kept
         try:
-            content = json.loads((entry / "model.json").read_text(encoding="utf-8"))
-            graph = (entry / "graph.blob").read_bytes()
-            facts = Facts.from_json(json.dumps(content["facts"]))
-            if sha256(graph).hexdigest() != content["sha256"]:
-                return None
-            entry.touch()
             return self._core.import_model(graph, "CPU", self._options), facts
-        except (OSError, ValueError, LookupError, TypeError, RuntimeError):
+        except RuntimeError:
             return None
 
     def convert(self, loaded: "LoadedModel", size: Size | None) -> "tuple[CompiledModel, Facts]":
@@ -197,10 +162,7 @@ class _Compiler:
         except RtDetrV2Error:
             raise
         except Exception as error:  # the tracer and OpenVINO have many, and none in common
-            raise ConversionError(
-                f"OpenVINO cannot take over {loaded.info.name} ({_first_line(error)}): "
-                "use --engine torch"
-            ) from error
+            raise ConversionError.of("OpenVINO", loaded.info.name, error) from error
 
 
 def import_openvino() -> Any:
@@ -223,34 +185,3 @@ def import_openvino() -> Any:
         if absent:
             del sys.modules["openvino_telemetry"]
     return openvino
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
-
-
-def _keep(entry: Path, compiled: "CompiledModel", facts: Facts) -> None:
-    """Writes the folder completely or not at all; another process may have been first."""
-    part = None
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(mkdtemp(prefix=f"{entry.name}.", suffix=".part", dir=entry.parent))
-        graph = compiled.export_model().getvalue()
-        content = {"facts": asdict(facts), "sha256": sha256(graph).hexdigest()}
-        (part / "graph.blob").write_bytes(graph)
-        (part / "model.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        rmtree(entry, ignore_errors=True)  # damaged, or it would have been used
-        part.rename(entry)
-    except (OSError, RuntimeError) as error:
-        _log.warning("the converted model is not kept in %s: %s", entry.parent, error)
-        if part is not None:
-            with suppress(OSError):
-                rmtree(part)
-
-
-def _forget_oldest(folder: Path) -> None:
-    """Lets those stay that were used last; what other processes do at the same time is no error."""
-    with suppress(OSError):
-        kept = [path for path in folder.iterdir() if not path.name.endswith(".part")]
-        for path in sorted(kept, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
-            rmtree(path, ignore_errors=True)

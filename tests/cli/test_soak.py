@@ -40,6 +40,7 @@ pytest.importorskip("uvicorn")
 
 _log = logging.getLogger(__name__)
 
+
 @pytest.fixture(autouse=True)
 def as_users_have_it(monkeypatch, nothing_is_set_elsewhere) -> None:
     monkeypatch.delenv("RTDETRV2_ENGINE")

@@ -37,10 +37,10 @@ def torch_engine(config, dtype):
     return real_engine("torch", config, dtype)
 
 
-def openvino_engine(config):
-    if find_spec("openvino") is None:
-        pytest.skip("needs OpenVINO")
-    return real_engine("openvino", config, "fp32")
+def converted_engine(name, package, config):
+    if find_spec(package) is None:
+        pytest.skip(f"needs {package}")
+    return real_engine(name, config, "fp32")
 
 
 def real_engine(name, config, dtype):
@@ -60,7 +60,8 @@ ENGINES = {
     "torch fp32": lambda config: torch_engine(config, "fp32"),
     "torch bf16": lambda config: torch_engine(config, "bf16"),
     "torch fp16": lambda config: torch_engine(config, "fp16"),
-    "openvino fp32": openvino_engine,
+    "openvino fp32": lambda config: converted_engine("openvino", "openvino", config),
+    "onnx fp32": lambda config: converted_engine("onnx", "onnxruntime", config),
 }
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.15, "fp16": 0.02}
@@ -86,7 +87,7 @@ def test_it_tells_what_it_is(engine):
     assert engine.size == Size(64, 96)
     assert len(engine.labels) > 1
     assert engine.info.name
-    assert engine.name in ("torch", "openvino", "fake")
+    assert engine.name in ("torch", "openvino", "onnx", "fake")
     assert engine.device == "cpu"
     assert engine.dtype in TOLERANCE
 

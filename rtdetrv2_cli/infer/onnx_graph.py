@@ -1,15 +1,21 @@
-"""A network as ONNX. Only this file knows onnx and ONNX Runtime."""
+"""From a network in PyTorch to ONNX. Loads torch; the engine does without."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from rtdetrv2_cli.errors import UsageError
-from rtdetrv2_cli.export.verify import Arrays, Run
+from rtdetrv2_cli.infer.torch_engine import check_size
 from rtdetrv2_cli.model.deploy import RawNetwork
+from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
 from rtdetrv2_cli.types import Size
 
 OPSETS = range(16, 21)
@@ -17,6 +23,18 @@ OPSETS = range(16, 21)
 
 _TRACED_BATCH = 2
 """A batch of one would be taken for a constant."""
+
+Arrays = Sequence[NDArray[np.generic]]
+
+
+class PictureNetwork(RawNetwork):
+    """One that takes pictures as they lie in memory."""
+
+    inputs = ("pictures",)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB uint8 [b, H, W, 3] -> logits [b, q, c] and boxes [b, q, 4], cxcywh in 0..1."""
+        return super().forward(pictures.permute(0, 3, 1, 2).float() / 255)
 
 
 def check_packages() -> None:
@@ -46,6 +64,7 @@ def write(
 
     examples = {
         "images": torch.ones(_TRACED_BATCH, 3, *size),
+        "pictures": torch.ones(_TRACED_BATCH, *size, 3, dtype=torch.uint8),
         "orig_target_sizes": torch.ones(_TRACED_BATCH, 2, dtype=torch.int64),
     }
     with warnings.catch_warnings(), torch.no_grad():
@@ -67,15 +86,28 @@ def write(
     onnx.save(graph, path)
 
 
-def runner(path: Path) -> Run:
-    """The written file in ONNX Runtime, on the CPU."""
+def picture_graph(model: RtDetrV2ForObjectDetection, size: Size) -> bytes:
+    """A file that takes uint8 [b, H, W, 3], as pictures lie in memory.
+
+    Raises:
+        UsageError: the size is too small for the model.
+    """
+    check_size(size, model.config.num_queries)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "graph.onnx")
+        write(PictureNetwork(model), size, path, {}, opset=OPSETS[-1])
+        return path.read_bytes()
+
+
+def runner(path: Path) -> Callable[[Arrays], Arrays]:
+    """The written file in ONNX Runtime, on the CPU: arrays by input to arrays by output."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [put_in.name for put_in in session.get_inputs()]
 
     def run(arrays: Arrays) -> Arrays:
-        answer: Arrays = session.run(None, dict(zip(names, arrays, strict=True)))
-        return answer
+        answer: Any = session.run(None, dict(zip(names, arrays, strict=True)))
+        return list(answer)
 
     return run
