@@ -12,6 +12,8 @@ import pytest
 import shapes
 from PIL import Image
 
+from rtdetrv2_cli.media.priority import ordinary_priority
+
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
@@ -29,6 +31,13 @@ def _is_told_to_end(thread: threading.Thread) -> bool:
     """Whether it is one of `stream.latest` whose inbox is closed; nobody else leaves any."""
     inboxes = [each for each in getattr(thread, "_args", ()) if hasattr(each, "bell")]
     return any(inbox.stop.is_set() for inbox in inboxes)
+
+
+@pytest.fixture(autouse=True)
+def no_test_is_real_time() -> Iterator[None]:
+    """Where tests encode AV1 themselves, all tests after them would take the machine for theirs."""
+    with ordinary_priority():
+        yield
 
 
 @pytest.fixture

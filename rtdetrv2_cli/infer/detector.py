@@ -52,8 +52,8 @@ class Detector:
             (then device, dtype, engine, imgsz, variant and offline say nothing).
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or an index.
         dtype: `auto`, `fp32`, `bf16`, `fp16`, or `half` (fp16 on a GPU, bf16 on a CPU).
-        engine: `torch`, `openvino`, `onnx`, or `auto`: OpenVINO for a model by name or path on a CPU, else
-            PyTorch.
+        engine: `torch`, `openvino`, `onnx`, or `auto`: OpenVINO for a model by name or path on a
+            CPU, else PyTorch.
         conf: Scores above it count; None: what the model recommends, else 0.5.
         floor: Scores above it are given as well, for a tracker: `counts` tells what counts of
             them; None: nothing else is given.
