@@ -38,6 +38,7 @@ FORBIDDEN = {
     "rtdetrv2_cli.media.probe": INTERFACE | {"torch", "torchvision", "cv2", "supervision"},
     "rtdetrv2_cli.media.rehearsal": INTERFACE | {"torch", "torchvision", "supervision"},
     "rtdetrv2_cli.media.replay.replay": INTERFACE | {"torch", "torchvision", "cv2", "supervision"},
+    "rtdetrv2_cli.analyse.follow": INTERFACE | {"torch", "torchvision", "supervision", "scipy"},
     "rtdetrv2_cli.media.sink": INTERFACE | {"torch", "torchvision", "supervision"},
     "rtdetrv2_cli.infer.detector": HEAVY | INTERFACE,
     "rtdetrv2_cli.infer.torch_engine": INTERFACE | {"av", "cv2", "supervision", "transformers"},
