@@ -145,6 +145,8 @@ NO_USE = [
     ("a.png", ["START=1", "END=0:02", "FPS=2", "MAX_FRAMES=2", "ALLOW_TRUNCATED=1", "HOLD=1"]),
     ("a.png", ["RECORD=yard", "RECORD_ON=person", "ON_DETECT=false", "DURATION=3", "RETRIES=2"]),
     ("a.png", ["RECURSIVE=0", "HWACCEL=none", "NULL=1", "NMS_AGNOSTIC=1", "COCO_IDS=coco91"]),
+    ("a.png", ["TRACK=sort", "TRACE=1", "COLOR_BY=track"]),
+    ("b.mp4", ["TRACE=1", "COLOR_BY=track"]),
     ("b.mp4", ["HOLD=1", "IMAGE_FORMAT=png", "PRE_ROLL=3", "KEEP=7d"]),
     ("a.png -o -", ["JSON=1", "OVERWRITE=1", "SAVE_CSV=1", "SAVE_MOT=1", "SAVE_CROP=1"]),
     ("a.png -o -", ["SKIP_EXISTING=1", "STYLE=blur", "LABELS=0", "NO_MEDIA=1"]),
@@ -255,6 +257,7 @@ def test_a_threshold_below_what_was_recorded_is_passed_over_unless_it_is_typed(
 
 
 def test_show_tells_what_is_set_and_where(cli, configure, monkeypatch):
+    monkeypatch.delenv("RTDETRV2_ENGINE")
     assert "nothing is set" in cli("config", "show").out
     configure('conf = 0.3\n[live]\nretries = 4\n[detect]\nclasses = ["person", "car"]')
     monkeypatch.setenv("RTDETRV2_TOKEN", "abcdefghijklmnop")
