@@ -10,8 +10,12 @@ from rtdetrv2_cli.cli import options as opt
 from rtdetrv2_cli.cli.configured import configured
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rtdetrv2_cli.bench.media import MediaFigures
+    from rtdetrv2_cli.bench.model import Turns as ModelTurns
     from rtdetrv2_cli.infer.detector import Detector
+    from rtdetrv2_cli.model.checkpoint import LoadedModel
 
 app = Typer(help="Measure how fast this machine is at it.", no_args_is_help=True)
 
@@ -19,6 +23,149 @@ app = Typer(help="Measure how fast this machine is at it.", no_args_is_help=True
 @app.callback()
 def bench() -> None:
     """Measure how fast this machine is at it."""
+
+
+@app.command()
+@configured
+def model(
+    model: opt.Model = "roadusers",
+    engines: Annotated[
+        str | None, Option(metavar="LIST", help="Engines to compare; else all that work here.")
+    ] = None,
+    dtypes: Annotated[str, Option(metavar="LIST", help="Precisions, such as fp32,bf16.")] = "auto",
+    batches: Annotated[str, Option(metavar="LIST", help="Pictures of a call, such as 1,4.")] = "1",
+    requests: Annotated[
+        str, Option(metavar="LIST", help="Calls at once, which share the cores, such as 1,2.")
+    ] = "1",
+    rounds: Annotated[int, Option(min=1, help="Turns of each; the median counts.")] = 10,
+    imgsz: opt.ImageSize = None,
+    device: opt.Device = "auto",
+    untrained: Annotated[
+        bool, Option("--untrained", help="Random weights, which cost the same: nothing is fetched.")
+    ] = False,
+    chart: Annotated[
+        Path | None, Option(metavar="FILE", help="Draw the rates as a PNG, too.")
+    ] = None,
+    offline: opt.Offline = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Measure how fast engines run a network, each beside the first.
+
+    rtdetrv2 bench model --dtypes fp32 : every engine that works here
+
+    rtdetrv2 bench model -m r18vd --untrained --requests 1,2 : one call at a time, and two at once
+    """
+    from functools import cache
+
+    from rtdetrv2_cli.bench.model import Way, combinations, measure
+    from rtdetrv2_cli.cli import weights
+    from rtdetrv2_cli.errors import RtDetrV2Error, UsageError
+    from rtdetrv2_cli.infer.engine import ENGINES, Engine, open_engine
+
+    console.set_up(quiet=quiet, verbose=verbose)
+    wanted = _listed(engines) if engines else [*ENGINES]
+    ways = combinations(
+        wanted, _listed(dtypes), _numbers("--batches", batches), _numbers("--requests", requests)
+    )
+    if not untrained:
+        shown = console.wants_progress(quiet=quiet, no_progress=False)
+        weights.fetch(model, offline=offline, shows_progress=shown)
+    source = _untrained(model) if untrained else model
+
+    @cache
+    def opened(engine: str, dtype: str, requests: int) -> Engine:
+        how = {"engine": engine, "dtype": dtype, "requests": requests}
+        return open_engine(source, device=device, imgsz=imgsz, offline=offline, **how)  # type: ignore[arg-type]
+
+    def refused(way: Way, error: RtDetrV2Error) -> None:
+        console.log.warning("%s in %s is left out: %s", way.engine, way.dtype, error)
+
+    turns = measure(ways, lambda way: opened(way.engine, way.dtype, way.requests), rounds, refused)
+    if not turns:
+        raise UsageError("none of these engines works here")
+    if chart is not None:
+        from rtdetrv2_cli.bench.chart import draw_rates
+
+        draw_rates(turns, model, chart)
+    if json:
+        console.print_data(_rates(turns, model, rounds))
+    else:
+        _show_rates(turns, model, rounds)
+
+
+def _listed(text: str) -> list[str]:
+    return [*dict.fromkeys(filter(None, (each.strip() for each in text.split(","))))]
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    from rtdetrv2_cli.errors import UsageError
+
+    if not (named := _listed(text)) or not all(n.isdecimal() and int(n) > 0 for n in named):
+        raise UsageError(f"{option} {text!r} is no list of whole numbers from 1, such as 1,4")
+    return [*map(int, named)]
+
+
+def _untrained(name: str) -> "LoadedModel":
+    from rtdetrv2_cli import hub
+    from rtdetrv2_cli.model.checkpoint import LoadedModel
+    from rtdetrv2_cli.model.config import RtDetrV2Config
+    from rtdetrv2_cli.model.info import ModelInfo
+    from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+
+    config = RtDetrV2Config.from_preset(hub.canonical_name(name) or name)
+    return LoadedModel(RtDetrV2ForObjectDetection(config).eval(), ModelInfo(name, ""))
+
+
+def _rates(turns: "Sequence[ModelTurns]", model: str, rounds: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from rtdetrv2_cli.bench.environment import environment
+
+    return {
+        "environment": environment(),
+        "model": model,
+        "rounds": rounds,
+        "ways": [
+            {
+                **asdict(each.way),
+                "height": each.size.height,
+                "width": each.size.width,
+                "p50_milliseconds": round(1000 * each.p50, 3),
+                "p95_milliseconds": round(1000 * each.p95, 3),
+                "pictures_per_second": round(each.rate, 3),
+                "ratio": round(each.rate / turns[0].rate, 3),
+            }
+            for each in turns
+        ],
+    }
+
+
+def _show_rates(turns: "Sequence[ModelTurns]", model: str, rounds: int) -> None:
+    from rtdetrv2_cli.bench.environment import environment
+
+    machine, size = environment(), turns[0].size
+    console.print_rows(
+        [
+            ("processor", str(machine["processor"])),
+            ("cores", str(machine["cores"])),
+            ("model", f"{model} at {size.height}x{size.width}, median of {rounds} turns"),
+        ]
+    )
+    console.print_text("")
+    header = ("ENGINE", "DTYPE", "BATCH", "AT ONCE", "P50 MS", "P95 MS", "PICTURES/S", "RATIO")
+    rows = [
+        (
+            *(each.way.engine, each.way.dtype, str(each.way.batch), str(each.way.requests)),
+            f"{1000 * each.p50:6.1f}",
+            f"{1000 * each.p95:6.1f}",
+            f"{each.rate:10.1f}",
+            f"{each.rate / turns[0].rate:5.2f}",
+        )
+        for each in turns
+    ]
+    console.print_rows([header, *rows])
 
 
 @app.command()

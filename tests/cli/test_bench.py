@@ -32,3 +32,43 @@ def test_a_video_that_is_not_there_is_told(cli, tmp_path, tiny_weights):
     result = cli("bench", "media", tmp_path / "none.mp4", "-m", tiny_weights)
     assert result.code == 3
     assert "none.mp4" in result.err
+
+
+def test_engines_are_compared_with_the_first(cli, tiny_weights, tmp_path):
+    options = ("--engines", "torch", "--batches", "1,2", "--rounds", 1, "-m", tiny_weights)
+    result = cli("bench", "model", *options, "--json", "--chart", tmp_path / "rates.png")
+    assert result.code == 0, result.err
+    figures = json.loads(result.out)
+    first, second = figures["ways"]
+    assert (first["engine"], first["batch"], first["ratio"]) == ("torch", 1, 1.0)
+    assert second["batch"] == 2
+    assert second["ratio"] == pytest.approx(
+        second["pictures_per_second"] / first["pictures_per_second"], rel=0.02
+    )
+    assert first["p50_milliseconds"] <= first["p95_milliseconds"]
+    assert (tmp_path / "rates.png").stat().st_size > 1000
+
+
+def test_a_network_without_its_weights_is_measured_and_what_fails_is_left_out(cli):
+    options = ("-m", "s", "--untrained", "--imgsz", 160, "--rounds", 1, "--device", "cpu")
+    result = cli("bench", "model", *options, "--engines", "torch,onnx", "--dtypes", "fp32,fp16")
+    assert result.code == 0, result.err
+    assert "at 160x160, median of 1 turns" in result.out
+    assert result.out.count("torch ") == 2
+    assert "onnx in fp16 is left out" in result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batches", "1,x"], "--batches '1,x' is no list of whole numbers"),
+        (["--requests", "0"], "--requests '0' is no list"),
+        (["--engines", "torhc"], "no engine 'torhc'"),
+        (["--untrained", "-m", "nothing"], "nothing"),
+    ],
+)
+def test_what_cannot_be_compared_is_told(cli, tiny_weights, options, message):
+    result = cli("bench", "model", "-m", tiny_weights, *options)
+    assert result.code in (2, 4)
+    assert message in result.err
+    assert "Traceback" not in result.err
