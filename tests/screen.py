@@ -23,7 +23,7 @@ needs_screen = pytest.mark.skipif(bool(_MISSING), reason=f"not here: {', '.join(
 @contextmanager
 def screen() -> Iterator[str]:
     """Starts one; gives its name."""
-    command = ["Xvfb", "-displayfd", "1", "-nolisten", "tcp", "-screen", "0"]
+    command = ["Xvfb", "-displayfd", "1", "-nolisten", "tcp", "-noreset", "-screen", "0"]
     command += [f"{SIZE[1]}x{SIZE[0]}x24"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

@@ -42,10 +42,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 wo
 
 
 @pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    """Where the cache puts its file; a test may look whether it is there."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
+def temporary(tmp_path_factory, monkeypatch):
+    """Where the cache puts its file; a test may look whether it is there.
+
+    Its path is short: workers put sockets into it, whose names may have 107 bytes.
+    """
+    folder = tmp_path_factory.mktemp("t")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 

@@ -56,6 +56,7 @@ class Grey:
     def __init__(self, labels=("person", "car"), batch_size=2):
         self.labels = tuple(labels)
         self.batch_size = batch_size
+        self.requests = 1
         self.threads = set()
 
     def __call__(self, frames):
