@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,25 @@ def _check_image(image: Image, size: Size) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class ZoneCount:
+    """A zone or a line in one frame, and who has been in it or crossed it; by class name."""
+
+    name: str
+    points: NDArray[np.float32]
+    """[k, 2] x and y in pixels of the corners, or of both ends."""
+    inside: Mapping[str, int] | None
+    """How many are in it; None for a line."""
+    came_in: Mapping[str, int]
+    """In this frame."""
+    went_out: Mapping[str, int]
+    all_in: Mapping[str, int]
+    """Since the source began."""
+    all_out: Mapping[str, int]
+    most: Mapping[str, int]
+    """The most that were in it at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Detections:
     """The objects found in one frame, best first."""
 
@@ -121,6 +140,8 @@ class Detections:
     """[n] where tracking was asked for: from 1, or `UNTRACKED`."""
     paths: tuple[NDArray[np.float32], ...] | None = None
     """n times [k, 2]: where each has been lately, x and y in pixels; where it was asked for."""
+    zones: tuple[ZoneCount, ...] = ()
+    """Where they are counted; it stays whole whichever detections are chosen."""
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -146,13 +167,14 @@ class Detections:
         if paths is not None:
             paths = tuple(paths[place] for place in np.arange(len(self))[keep].tolist())
         boxes, scores, class_ids = self.boxes[keep], self.scores[keep], self.class_ids[keep]
-        return type(self)(boxes, scores, class_ids, track_ids, paths)
+        return type(self)(boxes, scores, class_ids, track_ids, paths, self.zones)
 
     def scaled(self, across: float, down: float) -> Self:
         """The same on a picture that is so many times as wide and as high."""
         factors = np.array((across, down), np.float32)
         paths = None if self.paths is None else tuple(path * factors for path in self.paths)
-        return replace(self, boxes=self.boxes * np.tile(factors, 2), paths=paths)
+        zones = tuple(replace(zone, points=zone.points * factors) for zone in self.zones)
+        return replace(self, boxes=self.boxes * np.tile(factors, 2), paths=paths, zones=zones)
 
     @classmethod
     def empty(cls) -> Self:
@@ -246,6 +268,8 @@ class RunSummary:
     detections: int = 0
     tracks: int | None = None
     """Objects that were followed, each counted once; None where none is."""
+    zones: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By source and name of a zone or line who came `in` and went `out`, and the `most` inside."""
     seconds: float = 0.0
     streams: list[StreamState] = field(default_factory=list)
     """Of a live source."""

@@ -1,12 +1,12 @@
 """Objects followed through the frames of each source: a step between detecting and writing."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.analyse.paths import Paths
 from rtdetrv2_cli.analyse.tracker import WEAKEST, Tracker
 from rtdetrv2_cli.analyse.trackers import open_tracker
 from rtdetrv2_cli.analyse.trail import Trail
@@ -19,6 +19,7 @@ from rtdetrv2_cli.types import (
     Failure,
     Frame,
     Result,
+    Size,
     SourceEvent,
     SourceInfo,
 )
@@ -36,6 +37,18 @@ class Judge(Protocol):
     def counts(self, found: Detections) -> NDArray[np.bool_]: ...
 
 
+class Stage(Protocol):
+    """What adds to what is followed."""
+
+    def extend(self, source: str, size: Size, found: Detections, seconds: float) -> Detections:
+        """What was found in the next frame of a source, with more about it."""
+        ...
+
+    def forget(self, source: str) -> None:
+        """Lets go of a source that has ended."""
+        ...
+
+
 class Following:
     """Gives what counts its track ids, and leaves out what does not; one tracker for each source.
 
@@ -45,7 +58,7 @@ class Following:
         name: Of a tracker, see `TRACKERS`.
         judge: Tells what counts; which of it is followed does not depend on that, but on what the
             model recommends.
-        traces: Whether to add paths.
+        stages: What adds to it, such as `Paths` and `Counting`.
         seconds: The time it takes is added, as `track`.
     """
 
@@ -54,14 +67,14 @@ class Following:
         name: str,
         judge: Judge,
         *,
-        traces: bool = False,
+        stages: Sequence[Stage] = (),
         seconds: dict[str, float] | None = None,
     ) -> None:
         self.trail: Trail | None = None
         """Keeps what trackers are given, if it is to be kept; set before the first frame."""
         self._judge = judge
         self._name = name
-        self._paths = Paths() if traces else None
+        self._stages = stages
         self._seconds = seconds if seconds is not None else {}
         self._trackers: dict[str, Tracker] = {}
         self._latest = ""
@@ -91,7 +104,7 @@ class Following:
         if self.trail is None:
             raise NewStartError("nothing is kept of what was followed in it")
         for step in self.trail.steps(source, reached):
-            self._next(tracker, source, step.found, step.seconds)
+            self._next(tracker, source, step.size, step.found, step.seconds)
         self._trackers[source] = tracker
         return tracker.count
 
@@ -100,12 +113,13 @@ class Following:
         if self.trail is not None:
             self.trail.add(frame, found)
         seen = tracker.look(frame.image) if tracker.looks else None
-        return self._next(tracker, frame.source.name, found, frame.seconds, seen)
+        return self._next(tracker, frame.source.name, frame.size, found, frame.seconds, seen)
 
     def _next(
         self,
         tracker: Tracker,
         source: str,
+        size: Size,
         found: Detections,
         seconds: float,
         seen: NDArray[np.float64] | None = None,
@@ -114,11 +128,15 @@ class Following:
         ids = np.full(len(found), UNTRACKED, np.int64)
         ids[signs] = tracker.follow(found[signs], counts[signs], seconds, seen)
         followed = replace(found, track_ids=ids)[counts]
-        return followed if self._paths is None else self._paths.extend(source, followed, seconds)
+        for stage in self._stages:
+            followed = stage.extend(source, size, followed, seconds)
+        return followed
 
     def _tracker(self, source: SourceInfo) -> Tracker:
         if not source.live and source.name != self._latest:
             self._trackers.pop(self._latest, None)  # files come one after the other
+            for stage in self._stages:
+                stage.forget(self._latest)
             self._latest = source.name
         if source.name not in self._trackers:
             self._trackers[source.name] = self._open()

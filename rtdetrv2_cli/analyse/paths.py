@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.types import UNTRACKED, Detections, Failure, Result, SourceEvent
+from rtdetrv2_cli.types import UNTRACKED, Detections, Failure, Result, Size, SourceEvent
 
 PATH_SECONDS: Final = 2.0
 
@@ -33,13 +33,19 @@ class Paths:
             return item
         source = item.frame.source
         if not source.live and source.name != self._latest:
-            self._sources.pop(self._latest, None)
+            self.forget(self._latest)
             self._latest = source.name
-        return replace(
-            item, detections=self.extend(source.name, item.detections, item.frame.seconds)
-        )
+        frame = item.frame
+        followed = self.extend(source.name, frame.size, item.detections, frame.seconds)
+        return replace(item, detections=followed)
 
-    def extend(self, source: str, found: Detections, seconds: float) -> Detections:
+    def extend(
+        self,
+        source: str,
+        size: Size,  # noqa: ARG002 - as every stage is asked
+        found: Detections,
+        seconds: float,
+    ) -> Detections:
         """What was found in the next frame of a source, with paths if it is followed."""
         if found.track_ids is None:
             return found
@@ -56,6 +62,10 @@ class Paths:
                 tracks.setdefault(track_id, deque()).append((seconds, (x1 + x2) / 2, y2))
         paths = tuple(_path(tracks, track_id) for track_id in found.track_ids.tolist())
         return replace(found, paths=paths)
+
+    def forget(self, source: str) -> None:
+        """Lets go of a source that has ended."""
+        self._sources.pop(source, None)
 
 
 def _path(tracks: Mapping[int, _Points], track_id: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ the same tracks. Records would not do, for they lack what scores low.
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from operator import index
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from rtdetrv2_cli.media.again.resume import NewStartError
 from rtdetrv2_cli.media.part import TextOutput, broken_off, part_path
 from rtdetrv2_cli.media.selection import Reached
-from rtdetrv2_cli.types import Detections, Frame
+from rtdetrv2_cli.types import Detections, Frame, Size
 
 _DAMAGE: Final = (OSError, ValueError, KeyError, TypeError)
 
@@ -24,6 +25,7 @@ class Step(NamedTuple):
     """What a tracker was given of one frame."""
 
     seconds: float
+    size: Size
     found: Detections
 
 
@@ -66,6 +68,7 @@ class Trail:
                 "source": frame.source.name,
                 "frame": frame.index,
                 "seconds": frame.seconds,
+                "size": list(frame.size),
                 "boxes": found.boxes.tolist(),
                 "scores": found.scores.tolist(),
                 "class_ids": found.class_ids.tolist(),
@@ -83,8 +86,8 @@ class Trail:
     def _begun(self) -> TextOutput:
         output = TextOutput(self._path, flush=True, keep=True)
         self._write(output, {"mark": self._mark})
-        for source, index in self._kept.items():
-            for line, _ in self._lines(source, index):
+        for source, last in self._kept.items():
+            for line, _ in self._lines(source, last):
                 self._write(output, line)
         output.settle()
         return output
@@ -117,4 +120,5 @@ def _step(line: dict[str, Any]) -> Step:
     boxes = np.array(line["boxes"], np.float32).reshape(-1, 4)
     scores = np.array(line["scores"], np.float32)
     class_ids = np.array(line["class_ids"], np.int64)
-    return Step(float(line["seconds"]), Detections(boxes, scores, class_ids))
+    size = Size(*map(index, line["size"]))
+    return Step(float(line["seconds"]), size, Detections(boxes, scores, class_ids))

@@ -57,6 +57,9 @@ def detect(
     nms_agnostic: opt.NmsAgnostic = False,
     track: trk.Track = None,
     trace: trk.Trace = False,
+    zone: trk.Zones = None,
+    line: trk.Lines = None,
+    zone_file: trk.ZoneFile = None,
     output: opt.Output = opt.OUTPUT_FOLDER,
     save_json: opt.SaveJson = False,
     save_csv: opt.SaveCsv = False,
@@ -128,6 +131,7 @@ def detect(
     allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     usage.refuse_incomplete(context)
+    zones = job.choose_zones(track, zone, line, zone_file)
     selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)
     check_hardware(hwaccel)
     streaming = LiveOptions(
@@ -173,6 +177,7 @@ def detect(
             records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
             derived=planning.derived_files(coco=save_coco, yolo=save_txt, mot=save_mot),
             crops=save_crop,
+            charts=bool(zones),
             image_format=image_format,
             recording=recording,
             shard=part,
@@ -228,7 +233,7 @@ def detect(
         color_by=color_by,
     )
     report = job.open_report(plan, detector, context.params)
-    following = job.open_following(report, detector, track, trace=trace)
+    following = job.open_following(report, detector, track, zones, trace=trace)
     reached = job.take_up(report, selection, encode, following=following)
     source = open_source(
         plan.todo,
@@ -263,6 +268,7 @@ def detect(
         following=following,
     )
     job.derive(plan, coco_ids)
+    job.tell_counts(report)
     if profile:
         job.tell_profile(report)
     if json and not plan.stdout:

@@ -1,6 +1,7 @@
 """The steps of a run once it is decided what to read and write. Knows no option but by name."""
 
 import gc
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from rtdetrv2_cli.cli.report import Report, public_options
 from rtdetrv2_cli.cli.resuming import run_mark
 from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
+from rtdetrv2_cli.cli.zone_table import zone_rows
 from rtdetrv2_cli.errors import DownloadError, UsageError
 from rtdetrv2_cli.infer.detector import CPU_BATCH, Detector, FrameDetector
 from rtdetrv2_cli.infer.engine import many_requests
@@ -35,6 +37,7 @@ from rtdetrv2_cli.types import Failure, Result, SourceEvent
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.analyse.follow import Following
+    from rtdetrv2_cli.analyse.zones import Zone
     from rtdetrv2_cli.media.convert.convert import CocoIds
     from rtdetrv2_cli.media.draw import ColorBy, Style
 
@@ -191,19 +194,47 @@ def floor(track: str | None) -> float | None:
     return WEAKEST
 
 
+def choose_zones(
+    track: str | None, zones: Sequence[str] | None, lines: Sequence[str] | None, file: str | None
+) -> "Sequence[Zone]":
+    """Zones and lines in which what is followed is counted; none where nothing is followed.
+
+    Raises:
+        UsageError: one makes no sense.
+        InputError: their file cannot be read.
+    """
+    if track is None or not (zones or lines or file):
+        return ()
+    from rtdetrv2_cli.analyse import zones as about
+
+    return about.choose_zones(zones or (), lines or (), file)
+
+
 def open_following(
-    report: Report, detector: Detector, track: str | None, *, trace: bool
+    report: Report,
+    detector: Detector,
+    track: str | None,
+    zones: "Sequence[Zone]",
+    *,
+    trace: bool,
 ) -> "Following | None":
-    """What follows objects, if they are followed.
+    """What follows objects, if they are followed, with ways and counts if they are wanted.
 
     Raises:
         UsageError: no such tracker.
     """
     if track is None:
         return None
-    from rtdetrv2_cli.analyse.follow import Following
+    from rtdetrv2_cli.analyse.follow import Following, Stage
+    from rtdetrv2_cli.analyse.paths import Paths
 
-    return Following(track, detector, traces=trace, seconds=report.profile.seconds)
+    stages: list[Stage] = [Paths()] if trace else []
+    if zones:
+        from rtdetrv2_cli.analyse.counting import Counting  # 0.85 s: supervision
+
+        stages.append(Counting(zones, detector.labels))
+
+    return Following(track, detector, stages=stages, seconds=report.profile.seconds)
 
 
 def take_up(
@@ -308,6 +339,22 @@ def derive(plan: Plan, coco_ids: "CocoIds") -> None:
 
     for to, path in plan.derived.items():
         convert(plan.records[0], to, path, coco_ids=coco_ids)
+
+
+def tell_counts(report: Report) -> None:
+    """Says on stderr who came in and went out, and draws it beside the records.
+
+    Raises:
+        OutputError: a chart cannot be written.
+    """
+    if console.log.isEnabledFor(logging.INFO):
+        console.say_rows(zone_rows(report.summary.zones))
+    plan = report.plan
+    told = [path for path in plan.records if path.suffix.lower() != ".csv" and path.exists()]
+    if plan.charts is not None and told:
+        from rtdetrv2_cli.analyse.zone_chart import draw_counts
+
+        draw_counts(told[0], plan.charts)
 
 
 def tell_profile(report: Report) -> None:

@@ -49,6 +49,9 @@ def live(
     nms_agnostic: opt.NmsAgnostic = False,
     track: trk.Track = None,
     trace: trk.Trace = False,
+    zone: trk.Zones = None,
+    line: trk.Lines = None,
+    zone_file: trk.ZoneFile = None,
     output: opt.Output = opt.OUTPUT_FOLDER,
     save_json: opt.SaveJson = False,
     save_csv: opt.SaveCsv = False,
@@ -114,6 +117,7 @@ def live(
     allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     usage.refuse_incomplete(context)
+    zones = job.choose_zones(track, zone, line, zone_file)
     streaming = LiveOptions(
         open_timeout=open_timeout,
         read_timeout=read_timeout,
@@ -151,6 +155,7 @@ def live(
             records=planning.record_files(jsonl=not no_jsonl, json=save_json, csv=save_csv),
             is_shown=is_shown,
             recording=recording,
+            charts=bool(zones),
         )
     usage.refuse_unused(context, plan, named)
     plan = settle_existing(plan, overwrite=overwrite)
@@ -234,8 +239,9 @@ def live(
         max_errors=None,
         shows_progress=shown,
         showing=window,
-        following=job.open_following(report, detector, track, trace=trace),
+        following=job.open_following(report, detector, track, zones, trace=trace),
     )
+    job.tell_counts(report)
     if profile:
         job.tell_profile(report)
     if json and not plan.stdout:

@@ -46,6 +46,8 @@ class Plan:
     """What is made of the records at the end, and where it goes."""
     crops: Path | None = None
     """Where each object goes as a picture of its own."""
+    charts: Path | None = None
+    """Where counts of zones are drawn."""
     run_file: Path | None = None
     failures_file: Path | None = None
     """Where it is told which files failed and what to try; there is none if all went well."""
@@ -99,7 +101,7 @@ class Plan:
     @property
     def files(self) -> list[Path]:
         """Every file the run would write if nothing was skipped."""
-        others = [path for path in (self.crops, self.run_file) if path is not None]
+        others = [path for path in (self.crops, self.charts, self.run_file) if path is not None]
         return [*self.media.values(), *self.records, *self.derived.values(), *others]
 
     def only(self, inputs: Sequence[Input]) -> "Plan":
@@ -219,6 +221,7 @@ def plan_run(
     records: Sequence[str] = ("detections.jsonl",),
     derived: "Collection[Format]" = (),
     crops: bool = False,
+    charts: bool = False,
     image_format: str | None = None,
     only_media: bool = False,
     is_shown: bool = False,
@@ -235,6 +238,7 @@ def plan_run(
         records: The record files that a folder gets.
         derived: What else a folder gets of the records.
         crops: Whether a folder gets each object as a picture.
+        charts: Whether a folder gets charts of what is counted in zones.
         image_format: Of pictures in a folder; None keeps the source's.
         only_media: Refuse an output that holds records.
         is_shown: Whether somebody may look; a folder may get nothing then.
@@ -259,6 +263,7 @@ def plan_run(
             tuple(path / called(name) for name in records),
             {to: path / called(DERIVED[to]) for to in derived},
             path / called("crops") if crops else None,
+            path / called("zones") if charts and records else None,
             path / called("run.json"),
             None if only_media or lives else path / called("failures.csv"),
         )

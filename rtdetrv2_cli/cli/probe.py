@@ -7,6 +7,7 @@ from typer import Context, Exit
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli import track_options as trk
 from rtdetrv2_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
     from rtdetrv2_cli.media.inputs import Input
 
-_OF_SOURCES = ("sources", "recursive", "include", "exclude", "hwaccel")
+_OF_SOURCES = ("sources", "recursive", "include", "exclude", "hwaccel", "draw_zone")
+_OF_ZONES = ("zone", "line", "zone_file", "overwrite")
 _NO_INPUT, _SOME_INPUTS = 3, 5
 """Exit codes where no input, or not every one, can be read."""
 
@@ -28,6 +30,11 @@ def probe(
     hwaccel: opt.HardwareAcceleration = "none",
     max_megapixels: opt.MaxMegapixels = 179.0,
     list_devices: opt.ListDevices = False,
+    draw_zone: trk.DrawZone = None,
+    zone: trk.Zones = None,
+    line: trk.Lines = None,
+    zone_file: trk.ZoneFile = None,
+    overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.PrintJson = False,
@@ -39,6 +46,8 @@ def probe(
     rtdetrv2 probe photos --json : the same of everything in a folder, for programs
 
     rtdetrv2 probe --list-devices : cameras, computing devices, video decoders and encoders
+
+    rtdetrv2 probe clip.mp4 --draw-zone grid.png : its first picture, to choose zones on
     """
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.cli import probed, usage
@@ -49,6 +58,7 @@ def probe(
     console.set_up(quiet=quiet, verbose=verbose)
     allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
+    _refuse_zones(usage.flags_by_hand(context))
     if list_devices:
         _refuse_sources(usage.flags_by_hand(context))
         _show_devices(as_json=json)
@@ -62,6 +72,12 @@ def probe(
         exclude=exclude or (),
         skip=(Path(opt.OUTPUT_FOLDER),),
     )
+    if draw_zone is not None:
+        from rtdetrv2_cli.cli.zone_picture import draw_zones
+
+        target = Path(draw_zone)
+        draw_zones(found.inputs, target, zone or (), line or (), zone_file, overwrite=overwrite)
+        return
     usage.refuse_unused(context, planning.Plan(tuple(found.inputs)), named)
     refusal = _refusal(found.inputs)
     answers = probed.look_at(found.inputs, Path(opt.OUTPUT_FOLDER), hardware)
@@ -87,6 +103,13 @@ def _refusal(inputs: "Sequence[Input]") -> str | None:
     except (UsageError, OutputError) as error:
         return str(error)
     return None
+
+
+def _refuse_zones(flags: dict[str, str]) -> None:
+    """Refuses what is about `--draw-zone` without it."""
+    for name in _OF_ZONES:
+        if name in flags and "draw_zone" not in flags:
+            raise UsageError(f"{flags[name]} is about --draw-zone, which is not given")
 
 
 def _refuse_sources(flags: dict[str, str]) -> None:

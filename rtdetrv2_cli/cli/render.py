@@ -199,8 +199,8 @@ def _open_paths(replay: "Replay", names: Iterable[str]) -> "Paths":
 
     paths = Paths()
     for name in names:
-        for found, seconds in replay.done(name):
-            paths.extend(name, found, seconds)
+        for frame in replay.done(name):
+            paths.extend(name, frame.size, frame.detections, frame.seconds)
     return paths
 
 

@@ -21,6 +21,7 @@ from rtdetrv2_cli.media.live.av_options import public_options as public_av_optio
 from rtdetrv2_cli.media.names import is_url, public_name, redact
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.publish.target import public_target
+from rtdetrv2_cli.media.records import zone_totals
 from rtdetrv2_cli.pipeline import Profile
 from rtdetrv2_cli.stream import QueueUse
 from rtdetrv2_cli.types import Failure, Result, RunSummary, SourceEvent
@@ -97,6 +98,8 @@ class Report:
         name = item.frame.source.name if isinstance(item, Result) else item.name
         if isinstance(item, Result) and item.detections.track_ids is not None:
             self._count_tracks(name, item.detections.track_ids.max(initial=0))
+        if isinstance(item, Result) and item.detections.zones:
+            self.summary.zones[name] = zone_totals(item.detections.zones)
         if name != self._reading and not self.plan.is_live:
             self._finish_reading()
             self._reading = name
@@ -173,6 +176,7 @@ class Report:
                 "detections": summary.detections,
                 **({} if summary.tracks is None else {"tracks": summary.tracks}),
             },
+            **({"zones": summary.zones} if summary.zones else {}),
             "seconds": round(summary.seconds, 3),
             "stages": _rounded(self.stages),
             "waiting": _rounded(self._waiting),

@@ -26,6 +26,49 @@ Trace = Annotated[
         rich_help_panel=_TRACKING,
     ),
 ]
+Zones = Annotated[
+    list[str] | None,
+    Option(
+        "--zone",
+        metavar="NAME=X,Y,X,Y,X,Y",
+        help="Count what is in a polygon, comes in and goes out; pixels, or with % shares of the "
+        "picture; may be repeated.",
+        show_default=False,
+        rich_help_panel=_TRACKING,
+    ),
+]
+Lines = Annotated[
+    list[str] | None,
+    Option(
+        "--line",
+        metavar="NAME=X,Y,X,Y",
+        help="Count what goes over a line; in is to the left of the way from its first end to the "
+        "second; may be repeated.",
+        show_default=False,
+        rich_help_panel=_TRACKING,
+    ),
+]
+ZoneFile = Annotated[
+    str | None,
+    Option(
+        "--zone-file",
+        metavar="FILE",
+        help="Zones and lines from a file, one a line: 'zone NAME=...' or 'line NAME=...'.",
+        show_default=False,
+        rich_help_panel=_TRACKING,
+    ),
+]
+DrawZone = Annotated[
+    str | None,
+    Option(
+        "--draw-zone",
+        metavar="FILE",
+        help="Write the first picture of the source with a grid to read coordinates from, and "
+        "with --zone, --line and --zone-file drawn.",
+        show_default=False,
+        rich_help_panel=_TRACKING,
+    ),
+]
 ColorByOption = Annotated[
     ColorBy,
     Option("--color-by", help="What has a colour of its own.", rich_help_panel=_LOOK),

@@ -44,6 +44,9 @@ _ABOUT = {
     "pre_roll": "record_on",
     "post_roll": "record_on",
     "trace": "track",
+    "zone": "track",
+    "line": "track",
+    "zone_file": "track",
 }
 """Options that say how to do what another one asks for."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.anonymise import Cover, cover_boxes
 from rtdetrv2_cli.media.colour import Colours
 from rtdetrv2_cli.media.planes import Planes, Stamp
-from rtdetrv2_cli.types import UNTRACKED, Detections, Image, Size
+from rtdetrv2_cli.types import UNTRACKED, Detections, Image, Size, ZoneCount
 
 Outline = Literal["box", "corner", "round"]
 Style = Literal[Outline, Cover]
@@ -51,12 +51,20 @@ def _text_colour(text: str) -> str:
     return "#000000" if luma >= _BRIGHT else "#ffffff"
 
 
-_PALETTE: Final = _colours(COLOURS)
-_TEXT_PALETTE: Final = _colours([_text_colour(text) for text in COLOURS])
+_OF_ZONES: Final = len(COLOURS)
+"""Place of the colour of zones and lines, which no class and no track has."""
+_ALL: Final = (*COLOURS, "#ffffff")
+_PALETTE: Final = _colours(_ALL)
+_TEXT_PALETTE: Final = _colours([_text_colour(text) for text in _ALL])
+
+_ARROW: Final = 0.15
+"""Length of the arrow at a line, as a share of the line's."""
+_BARB: Final = 0.35
+"""The same of its barbs, as a share of the arrow's."""
 
 
-def _rgb(class_id: int) -> tuple[int, int, int]:
-    return sv.Color.from_hex(COLOURS[class_id % len(COLOURS)]).as_rgb()
+def _rgb(colour: int) -> tuple[int, int, int]:
+    return sv.Color.from_hex(_ALL[colour]).as_rgb()
 
 
 _BoxDrawer = sv.BoxAnnotator | sv.BoxCornerAnnotator | sv.RoundBoxAnnotator
@@ -111,11 +119,9 @@ class Annotator:
     def __call__(self, image: Image, detections: Detections) -> Image:
         """A copy of the RGB picture with the detections on it, the best ones on top."""
         drawn = image.copy()
-        if not len(detections):
-            return drawn
         if self._style == "blur" or self._style == "pixelate":
             cover_boxes(drawn, detections.boxes, self._style)
-            return drawn
+            return self._outlined(drawn, detections[:0], "box")
         return self._outlined(drawn, detections, self._style)
 
     @property
@@ -129,44 +135,65 @@ class Annotator:
         pens = _pens(size, self._line_width, "box")
         boxes = _visible(detections.boxes[::-1], size)
         colours = self._colours(detections)[::-1].tolist()
-        for path, colour in self._paths(detections):
+        for path, colour in self._lines(detections):
             planes.trace(path, pens.line, _rgb(colour))
         for (x1, y1, x2, y2), colour in zip(boxes.astype(int).tolist(), colours, strict=True):
             planes.outline((x1, y1, x2, y2), pens.line, _rgb(colour))
-        if not (self._show_labels and len(boxes)):
+        tags = self._tags(detections, boxes)
+        if not tags:
             return
-        texts = self._texts(detections)[::-1]
-        places = pens.label_places(boxes, texts, size)[:, :2].astype(int).tolist()
-        for text, colour, (x, y) in zip(texts, colours, places, strict=True):
-            right, down = pens.label_offset(text)
+        texts = [tag.text for tag in tags]
+        places = pens.label_places(np.array([tag.box for tag in tags]), texts, size)
+        for tag, (x, y) in zip(tags, places[:, :2].astype(int).tolist(), strict=True):
+            right, down = pens.label_offset(tag.text)
             x, y = x + right, y + down
             odd = y % 2 == 1, x % 2 == 1
-            planes.paste(_stamp(pens, text, colour % len(COLOURS), planes.colours, odd), x, y)
+            planes.paste(_stamp(pens, tag.text, tag.colour, planes.colours, odd), x, y)
 
     def _outlined(self, drawn: Image, detections: Detections, outline: Outline) -> Image:
         size = Size(*drawn.shape[:2])
         pens = _pens(size, self._line_width, outline)
         boxes = _visible(detections.boxes[::-1], size)
         colours = self._colours(detections)[::-1]
-        for path, colour in self._paths(detections):
+        for path, colour in self._lines(detections):
             cv2.polylines(drawn, [path], False, _rgb(colour), pens.line)
-        drawn = pens.box.annotate(drawn, sv.Detections(boxes, class_id=colours))
-        if self._show_labels:
-            texts = self._texts(detections)[::-1]
-            places = sv.Detections(pens.label_places(boxes, texts, size), class_id=colours)
+        if len(boxes):
+            drawn = pens.box.annotate(drawn, sv.Detections(boxes, class_id=colours))
+        if tags := self._tags(detections, boxes):
+            texts = [tag.text for tag in tags]
+            places = sv.Detections(
+                pens.label_places(np.array([tag.box for tag in tags]), texts, size),
+                class_id=np.array([tag.colour for tag in tags]),
+            )
             drawn = pens.label.annotate(drawn, places, labels=texts)
         return drawn
 
-    def _colours(self, detections: Detections) -> NDArray[np.int64]:
-        """[n] whose place in `COLOURS` each has; supervision takes them for classes."""
-        track_ids = detections.track_ids
-        if not self._by_track or track_ids is None:
-            return detections.class_ids
-        # The first track has the first colour.
-        return np.where(track_ids == UNTRACKED, detections.class_ids, track_ids - 1)
+    def _tags(self, detections: Detections, boxes: NDArray[np.float32]) -> list["_Tag"]:
+        """What is written: of zones, then of what was found, the best last.
 
-    def _paths(self, detections: Detections) -> Iterator[tuple[NDArray[np.int32], int]]:
+        Args:
+            detections: The best first.
+            boxes: Where they are drawn, the best last.
+        """
+        tags = [_tag_of(zone) for zone in detections.zones]
+        if self._show_labels:
+            texts = self._texts(detections)[::-1]
+            colours = self._colours(detections)[::-1].tolist()
+            tags += map(_Tag, texts, boxes, colours)
+        return tags
+
+    def _colours(self, detections: Detections) -> NDArray[np.int64]:
+        """[n] the place of each one's in `COLOURS`; supervision takes them for classes."""
+        numbers, track_ids = detections.class_ids, detections.track_ids
+        if self._by_track and track_ids is not None:
+            # The first track has the first colour.
+            numbers = np.where(track_ids == UNTRACKED, numbers, track_ids - 1)
+        return numbers % len(COLOURS)
+
+    def _lines(self, detections: Detections) -> Iterator[tuple[NDArray[np.int32], int]]:
         """Whole pixels [k, 2] that are joined by lines, with their colour; the best come last."""
+        for zone in detections.zones:
+            yield np.rint(_outline_of(zone)).astype(np.int32), _OF_ZONES
         colours = self._colours(detections).tolist()
         for path, colour in zip((detections.paths or ())[::-1], colours[::-1], strict=False):
             if len(path) > 1:
@@ -187,6 +214,37 @@ class Annotator:
             return names
         scores = detections.scores.tolist()
         return [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
+
+
+class _Tag(NamedTuple):
+    """Something written above the top left corner of a box."""
+
+    text: str
+    box: NDArray[np.float32]
+    colour: int
+    """Its place in `COLOURS`, or `_OF_ZONES`."""
+
+
+def _tag_of(zone: ZoneCount) -> _Tag:
+    """How many are in a zone, or went over a line, at its highest point."""
+    if zone.inside is None:
+        counts = f"in {sum(zone.all_in.values())} out {sum(zone.all_out.values())}"
+    else:
+        counts = str(sum(zone.inside.values()))
+    highest = zone.points[zone.points[:, 1].argmin()]
+    return _Tag(f"{zone.name}: {counts}", np.tile(highest, 2), _OF_ZONES)
+
+
+def _outline_of(zone: ZoneCount) -> NDArray[np.float32]:
+    """[k, 2] a closed polygon; or a line, with an arrow that points to where `in` is."""
+    if zone.inside is not None:
+        return np.concatenate([zone.points, zone.points[:1]])
+    start, end = zone.points
+    middle, along = (start + end) / 2, (end - start) * _ARROW
+    ahead = np.array((along[1], -along[0]), np.float32)
+    tip, back = middle + ahead, middle + ahead * (1 - _BARB)
+    barbs = along * _BARB
+    return np.array([start, middle, tip, back + barbs, tip, back - barbs, tip, middle, end])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

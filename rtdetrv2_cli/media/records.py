@@ -12,7 +12,15 @@ from typing import Any, Final, TextIO
 
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.types import UNTRACKED, Arrival, Failure, Result, RunSummary, SourceEvent
+from rtdetrv2_cli.types import (
+    UNTRACKED,
+    Arrival,
+    Failure,
+    Result,
+    RunSummary,
+    SourceEvent,
+    ZoneCount,
+)
 
 SCHEMA: Final = 1
 """Version of the records; it rises when a reader of the former one would be misled."""
@@ -218,6 +226,7 @@ def _frame(item: Result, labels: Sequence[str]) -> Record:
         "height": frame.size.height,
         **converted,
         "detections": _detections(item, labels),
+        **_zones(item.detections.zones),
     }
 
 
@@ -254,6 +263,33 @@ def _detections(item: Result, labels: Sequence[str]) -> list[Record]:
     return records
 
 
+def _zones(zones: Sequence[ZoneCount]) -> Record:
+    if not zones:
+        return {}
+    return {
+        "zones": {
+            zone.name: {
+                **({} if zone.inside is None else {"inside": dict(zone.inside)}),
+                "in": dict(zone.came_in),
+                "out": dict(zone.went_out),
+            }
+            for zone in zones
+        }
+    }
+
+
+def zone_totals(zones: Sequence[ZoneCount]) -> Record:
+    """By name who came in and went out since the source began, and the most that were inside."""
+    return {
+        zone.name: {
+            "in": dict(zone.all_in),
+            "out": dict(zone.all_out),
+            **({} if zone.inside is None else {"most": dict(zone.most)}),
+        }
+        for zone in zones
+    }
+
+
 def _error(item: Failure) -> Record:
     return {
         "source": item.name,
@@ -276,7 +312,7 @@ def _event(event: SourceEvent) -> Record:
 
 def _totals(summary: RunSummary) -> Record:
     totals = {**asdict(summary), "seconds": round(summary.seconds, 3)}
-    of_some = ("streams", "outputs")
+    of_some = ("streams", "outputs", "zones")
     return {k: v for k, v in totals.items() if v is not None and (v or k not in of_some)}
 
 

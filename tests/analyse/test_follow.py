@@ -155,7 +155,7 @@ class Sink:
 def test_a_held_frame_has_the_tracks_of_the_one_before_it():
     frames = [replace(result(i).frame, held=i % 3 > 0) for i in range(12)]
     sink, seconds = Sink(), {}
-    following = Following("bytetrack", Judge(), traces=True, seconds=seconds)
+    following = Following("bytetrack", Judge(), stages=[Paths()], seconds=seconds)
     run(Source(frames), Finder(), [sink], steps=[following])
     assert [item.frame.index for item in sink.items] == list(range(12))
     assert [ids(item) for item in sink.items] == [[1]] * 12
@@ -164,7 +164,7 @@ def test_a_held_frame_has_the_tracks_of_the_one_before_it():
 
 
 def test_a_path_is_where_somebody_stood_in_the_last_seconds():
-    following = Following("bytetrack", Judge(), traces=True)
+    following = Following("bytetrack", Judge(), stages=[Paths()])
     for index in range(78):
         item = following(result(index))
     found = item.detections
@@ -176,21 +176,21 @@ def test_a_path_is_where_somebody_stood_in_the_last_seconds():
     assert (np.diff(path[:, 0]) > 0).all()
     old = Paths()
     for index in range(200):
-        found = old.extend("a", replace(found_in(0), track_ids=np.array([1])), index / 25)
+        found = old.extend("a", SIZE, replace(found_in(0), track_ids=np.array([1])), index / 25)
     assert len(found.paths[0]) == PATH_SECONDS * 25 + 1
     untracked = replace(found_in(0), track_ids=np.array([UNTRACKED]))
-    assert [len(path) for path in old.extend("a", untracked, 9.0).paths] == [0]
+    assert [len(path) for path in old.extend("a", SIZE, untracked, 9.0).paths] == [0]
 
 
 @pytest.mark.parametrize("name", ["bytetrack", "sort", "ocsort"])
 @pytest.mark.parametrize("stop", [1, 33, 90])
 def test_a_run_goes_on_as_if_it_had_not_been_killed(tmp_path, name, stop):
     def opened(mark="x"):
-        following = Following(name, Judge(), traces=True)
+        following = Following(name, Judge(), stages=[Paths()])
         following.trail = Trail(tmp_path / "tracks.json", mark)
         return following
 
-    whole = Following(name, Judge(), traces=True)
+    whole = Following(name, Judge(), stages=[Paths()])
     expected = [whole(result(index)).detections for index in range(120)]
     killed = opened()
     for index in range(stop + 6):

@@ -7,6 +7,7 @@ import shutil
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from rtdetrv2_cli.infer.detector import Detector
 from rtdetrv2_cli.types import Detections
@@ -255,3 +256,102 @@ def test_another_tracker_is_another_run(walkers, track, clip, killed):
     outcome = track("a.mp4", "--no-media", "--resume", "--track", "sort")
     assert outcome.code == 2
     assert "--track was bytetrack and is sort" in outcome.err
+
+
+ZONES = ("--zone", "yard=50%,0,100%,0,100%,100%,50%,100%", "--line", "door=60,0,60,128")
+
+
+def test_who_is_in_a_zone_and_goes_over_a_line_is_counted(walkers, track, clip, tmp_path, records):
+    clip()
+    outcome = track("a.mp4", *ZONES, "--line-width", 2)
+    assert outcome.code == 0
+    *_, table = outcome.err.partition("ZONE")
+    assert [line.split() for line in table.splitlines()[1:]] == [
+        *(["yard", "car", "2", "0", "1"], ["yard", "person", "2", "0", "1"]),
+        *(["door", "car", "3", "0"], ["door", "person", "3", "0"]),
+    ]
+    lines = records(tmp_path / "detections/detections.jsonl")
+    totals = {
+        "a.mp4": {
+            "yard": {
+                "in": {"person": 2, "car": 2},
+                "out": {},
+                "most": {"person": 1, "car": 1},
+            },
+            "door": {"in": {"person": 3, "car": 3}, "out": {}},
+        }
+    }
+    assert lines[-1]["zones"] == totals
+    assert json.loads((tmp_path / "detections/run.json").read_text())["zones"] == totals
+    frames = [line for line in lines if line["type"] == "frame"]
+    assert all(frame["zones"].keys() == {"yard", "door"} for frame in frames)
+    assert {"inside": {"person": 1}, "in": {}, "out": {}} in [f["zones"]["yard"] for f in frames]
+    assert sum(sum(frame["zones"]["door"]["in"].values()) for frame in frames) == 6
+    with Image.open(tmp_path / "detections/zones/a.png") as chart:
+        assert chart.size[0] == 1200
+    with av.open(str(tmp_path / "detections/a.mp4")) as video:
+        image = next(video.decode(video=0)).to_ndarray(format="rgb24")
+    assert (image[20:40, 95:98].min(axis=2) > 200).any(axis=1).all()  # its left border
+
+    assert "ZONE" not in track("a.mp4", *ZONES, "-q", "--overwrite").err
+    assert "would be replaced" in track("a.mp4", *ZONES).err
+
+
+def test_counts_go_on_after_a_kill(walkers, track, clip, killed, tmp_path, records):
+    clip()
+    options = ("a.mp4", "--no-media", *ZONES)
+    assert track(*options, "-o", "whole").code == 0
+    killed(("a.mp4", 44), *options)
+    assert track(*options, "--resume").code == 0
+    ended, whole = (
+        records(tmp_path / f"{name}/detections.jsonl") for name in ("detections", "whole")
+    )
+    assert [r for r in ended if r["type"] == "frame"] == [r for r in whole if r["type"] == "frame"]
+    assert ended[-1]["zones"] == whole[-1]["zones"]
+    outcome = track("a.mp4", "--no-media", "--resume", "--line", "door=61,0,60,128")
+    assert outcome.code == 2
+    assert "--line was door=60,0,60,128 and is door=61,0,60,128" in outcome.err
+
+
+def test_zones_come_from_a_file_and_are_drawn_to_be_chosen(walkers, track, clip, cli, tmp_path):
+    clip()
+    (tmp_path / "zones.txt").write_text("zone yard=50%,0,100%,0,100%,100%\nline door=60,0,60,128\n")
+    records = track("a.mp4", "--zone-file", "zones.txt", "-o", "-").records
+    assert records[-1]["zones"]["a.mp4"].keys() == {"yard", "door"}
+
+    def pixels(name):
+        with Image.open(tmp_path / name) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    assert cli("probe", "a.mp4", "--draw-zone", "grid.png").code == 0
+    probed = cli("probe", "a.mp4", "--draw-zone", "zones.png", "--zone-file", "zones.txt")
+    assert probed.code == 0
+    assert "zones.png: the first picture of a.mp4, 192x128" in probed.err
+    grid, zones = pixels("grid.png"), pixels("zones.png")
+    assert grid.shape == zones.shape == (128, 192, 3)
+    assert (grid[105:114, 96].min(axis=1) > 120).all()  # a line at half of the width
+    assert (zones[100:120, 59:62].min(axis=2) > 230).any(axis=1).all()
+    assert not (grid[100:120, 59:62].min(axis=2) > 230).any()
+    again = cli("probe", "a.mp4", "--draw-zone", "grid.png")
+    assert (again.code, "add --overwrite" in again.err) == (2, True)
+    assert cli("probe", "a.mp4", "--draw-zone", "grid.png", "--overwrite").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("probe", "a.mp4", "--zone", "a=0,0,9,0,9,9"), "--zone is about --draw-zone"),
+        (("probe", "a.mp4", "--overwrite"), "--overwrite is about --draw-zone"),
+        (("probe", "a.mp4", "b.mp4", "--draw-zone", "x.png"), "shows one source, and there are 2"),
+        (("probe", "a.mp4", "--draw-zone", "x.txt"), "x.txt should end with .png or .jpg"),
+        (("detect", "a.mp4", "--line", "a=0,0,9,9"), "--line is about --track"),
+        (("track", "a.mp4", "--line", "a=0,0"), "line 'a' has 2 numbers"),
+        (("track", "a.mp4", "--zone-file", "none"), "cannot read the zones in none"),
+    ],
+)
+def test_zones_that_nothing_can_use_are_refused(cli, clip, arguments, reason):
+    clip()
+    clip("b.mp4")
+    outcome = cli(*arguments)
+    assert outcome.code == (3 if "none" in arguments else 2)
+    assert reason in outcome.err

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from rtdetrv2_cli.media.draw import Annotator
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
 from rtdetrv2_cli.media.planes import Planes, plane_of, suits
 from rtdetrv2_cli.media.source import open_source
-from rtdetrv2_cli.types import Detections, Result
+from rtdetrv2_cli.types import Detections, Result, ZoneCount
 
 HD = Colours(1, 1, 1)
 LABELS = ("person", "gypsy moth", "car")
@@ -68,6 +70,33 @@ def test_it_draws_on_planes_what_it_draws_on_rgb(line_width, colours):
             assert (differs > 16).mean() < 0.004, (seed, differs.max())
             assert (differs > 4).mean() < 0.02
             assert differs.mean() < 1
+
+
+def test_ways_and_zones_are_drawn_on_planes_as_on_rgb():
+    square = np.array([(30, 31), (200, 40), (210, 171)], np.float32)
+    paths = tuple(np.array(p, np.float32) for p in ([(5, 5), (90, 61), (300, 20)], [(50, 50)]))
+    found = replace(
+        some(2, 240, 320, 1),
+        track_ids=np.array([1, 2]),
+        paths=paths,
+        zones=(
+            ZoneCount("yard", square, {"person": 2}, {}, {}, {}, {}, {}),
+            ZoneCount("door", square[:2] + 50, None, {}, {}, {"car": 3}, {}, {}),
+        ),
+    )
+    for line_width in (1, 2, 3):
+        frame, draw = decoded(), Annotator(LABELS, line_width=line_width, color_by="track")
+        planes = Planes(frame, HD)
+        draw.draw_on(planes, found)
+        for now, expected in zip(
+            samples(planes.frame), averaged(draw(frame_to_rgb(frame), found), HD), strict=True
+        ):
+            differs = np.abs(now - expected)
+            assert (differs > 16).mean() < 0.006, differs.max()
+            assert differs.mean() < 1
+    # What hides people leaves zones and their counts to be seen.
+    hidden = Annotator(LABELS, style="blur")(frame_to_rgb(frame), found)
+    assert (hidden.min(axis=2) > 250).sum() > 300
 
 
 def test_labels_can_be_left_out_and_chosen():

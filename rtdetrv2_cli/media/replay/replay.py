@@ -141,12 +141,12 @@ class Replay:
             _ = frame.image  # made on this thread, while the frames before it are written
         return [self._found.pop(_place(frame)) for frame in frames]
 
-    def done(self, source: str) -> Iterator[tuple[Detections, float]]:
-        """What is drawn of a video up to where it is done, frame by frame, and when; in order."""
+    def done(self, source: str) -> Iterator[RecordedFrame]:
+        """What is drawn of a video up to where it is done, frame by frame."""
         for number in range(self._reached[source].index + 1):
             record = self._recorded.frame(source, number)
             if record is not None:
-                yield self._choice.of(record.detections), record.seconds
+                yield replace(record, detections=self._choice.of(record.detections))
 
     def _look_up(self, frame: Frame) -> bool:
         """Whether a frame is recorded; then what is wanted of it is kept until it is asked for."""

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdetrv2_cli.analyse.chart import write_figure
 from rtdetrv2_cli.train.data.dataset import Dataset
 from rtdetrv2_cli.train.measure.evaluate import Evaluation
 from rtdetrv2_cli.train.plots import evaluation_charts, picture_charts, run_charts
-from rtdetrv2_cli.train.plots.chart import write_figure
 from rtdetrv2_cli.train.plots.run_charts import Rows
 from rtdetrv2_cli.types import Detections, Image
 

@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.train.measure.evaluate import ClassFigures, Evaluation
-from rtdetrv2_cli.train.plots.chart import (
+from rtdetrv2_cli.analyse.chart import (
     COLOURS,
     FAINT,
     HEIGHT,
@@ -23,6 +22,7 @@ from rtdetrv2_cli.train.plots.chart import (
     say,
     short,
 )
+from rtdetrv2_cli.train.measure.evaluate import ClassFigures, Evaluation
 
 NOTHING: Final = "there are no objects to find"
 

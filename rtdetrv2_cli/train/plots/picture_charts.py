@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from rtdetrv2_cli.analyse.chart import COLOURS, short
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.images import read_picture
 from rtdetrv2_cli.train.data.dataset import Dataset, Sample
 from rtdetrv2_cli.train.measure.evaluate import Evaluation, Miss
 from rtdetrv2_cli.train.measure.matching import MATCH_IOU, overlaps
-from rtdetrv2_cli.train.plots.chart import COLOURS, short
 from rtdetrv2_cli.train.plots.tiles import Outline, Tile, tiles_figure
 from rtdetrv2_cli.types import Detections, Image, Size
 

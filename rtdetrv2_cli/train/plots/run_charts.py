@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from rtdetrv2_cli.train.plots.chart import (
+from rtdetrv2_cli.analyse.chart import (
     COLOURS,
     INK,
     MUTED,

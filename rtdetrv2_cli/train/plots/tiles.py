@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from rtdetrv2_cli.train.plots.chart import (
+from rtdetrv2_cli.analyse.chart import (
     GRID,
     HEADER,
     INK,

@@ -12,12 +12,12 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
+from rtdetrv2_cli.analyse.chart import INK, new_figure, short, write_figure
 from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.labels import COCO_NAMES
 from rtdetrv2_cli.train.data.dataset import Dataset, Sample
 from rtdetrv2_cli.train.measure.evaluate import ClassFigures, Evaluation, Miss, evaluate
 from rtdetrv2_cli.train.plots import draw
-from rtdetrv2_cli.train.plots.chart import INK, new_figure, short, write_figure
 from rtdetrv2_cli.train.plots.evaluation_charts import (
     class_ap_figure,
     confusion_figure,
