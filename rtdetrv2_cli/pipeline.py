@@ -201,6 +201,11 @@ def _write(item: Item, sink: Sink) -> None:
         sink.write(item)
 
 
+def _is_one_too_many(item: Item, summary: RunSummary, max_errors: int | None) -> bool:
+    """Whether a failure ends the run; one that goes on may have had as many before."""
+    return isinstance(item, Failure) and max_errors is not None and summary.failed >= max_errors
+
+
 def _counted(
     items: Iterator[Item],
     summary: RunSummary,
@@ -223,7 +228,7 @@ def _counted(
                 summary.frames += 1
                 summary.detections += len(item.detections)
             yield item
-            if stop.is_set() or summary.failed == max_errors:
+            if stop.is_set() or _is_one_too_many(item, summary, max_errors):
                 return
         if not stop.is_set():
             summary.ok += reading is not None
@@ -248,7 +253,7 @@ def _counted_live(
                 summary.detections += len(item.detections)
             summary.seconds = perf_counter() - start
             yield item
-            if stop.is_set() or summary.failed == max_errors:
+            if stop.is_set() or _is_one_too_many(item, summary, max_errors):
                 return
         if not stop.is_set():
             summary.ok += len(summary.streams) - summary.failed

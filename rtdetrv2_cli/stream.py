@@ -641,18 +641,32 @@ def _delayed(items: Iterator[T], count: int) -> Iterator[T]:
     yield from made
 
 
-def batched(items: Iterable[T], size: int) -> Generator[list[T], None, None]:
+def batched(
+    items: Iterable[T],
+    size: int,
+    *,
+    counts: Callable[[T], bool] = lambda _: True,
+    most: int | None = None,
+) -> Generator[list[T], None, None]:
     """Lists of `size` items, the last one perhaps shorter.
 
     When `items` fails, what came before is yielded first and the error raised after it.
+
+    Args:
+        items: What to put into lists.
+        size: How many.
+        counts: Which of them are numbered; others come with them.
+        most: A list of so many, with those, is full.
     """
     batch: list[T] = []
+    number = 0
     try:
         for item in items:
             batch.append(item)
-            if len(batch) == size:
+            number += counts(item)
+            if number == size or len(batch) == most:
                 yield batch
-                batch = []
+                batch, number = [], 0
     except Exception:
         if batch:
             yield batch

@@ -219,8 +219,10 @@ def detect(
         nms_agnostic=nms_agnostic,
         imgsz=imgsz,
         batch=size,
+        fill=not plan.is_live,
         offline=offline,
     )
+    job.fit_batch(plan, detector)
     job.check_coco_ids(plan, detector.labels, coco_ids)
     triggers = rec.check_triggers(recording, detector)
     annotate = job.open_annotator(
@@ -266,8 +268,8 @@ def detect(
         max_errors=1 if fail_fast else max_errors,
         shows_progress=shown,
         following=following,
+        derived=lambda: job.derive(plan, coco_ids),
     )
-    job.derive(plan, coco_ids)
     job.tell_counts(report)
     if profile:
         job.tell_profile(report)

@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,9 +135,25 @@ def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
 
 
 def requests_at_once(plan: Plan, batch: int | None) -> int:
-    """In how many batches to detect at once; one where all cores had better share the same one."""
-    few = len(plan.todo) <= (batch or CPU_BATCH) and all(i.kind == "picture" for i in plan.todo)
+    """In how many batches to detect at once; one where all cores had better share the same one.
+
+    What is left to do has no say: each way may round otherwise, and a run that goes on must not.
+    """
+    few = len(plan.inputs) <= (batch or CPU_BATCH) and _reads_pictures(plan)
     return 1 if plan.is_live or few else many_requests()
+
+
+def fit_batch(plan: Plan, detector: Detector) -> None:
+    """Lets a batch be no larger than all the pictures that there are; the same where some are done.
+
+    So it need not be filled up.
+    """
+    if _reads_pictures(plan):
+        detector.batch_size = min(detector.batch_size, max(1, len(plan.inputs)))
+
+
+def _reads_pictures(plan: Plan) -> bool:
+    return all(item.kind == "picture" for item in plan.inputs)
 
 
 def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> Report:
@@ -280,6 +296,7 @@ def open_sinks(
             header=report.header,
             summary=report.summary,
             kept=None if plan.stdout else _continued(plan, Path(path)),
+            beside=None if plan.stdout else _continued(plan, plan.records[0]),
             without=plan.redone,
             until={name: done.reached.index for name, done in plan.progress.items()},
         )
@@ -403,8 +420,11 @@ def execute(
     showing: Showing | None = None,
     steps: Sequence[Step] = (),
     following: "Following | None" = None,
+    derived: Callable[[], None] = lambda: None,
 ) -> int:
-    """Runs, follows the run on stderr, writes `run.json`; returns the exit code.
+    """Runs, follows the run on stderr, writes `run.json` last; returns the exit code.
+
+    `derived` makes what is made of the records, once they are complete.
 
     The first Ctrl-C or SIGTERM ends the run after the frame at hand. Where it is shown in a
     window, that has this thread and the run another.
@@ -439,6 +459,7 @@ def execute(
             work()
         else:
             showing.through(work)
+        derived()
     content = report.content()
     told = {name: content[name] for name in ("status", "counts", "seconds")}
     console.log.info("%s", report.sentence(), extra=console.facts(**told))

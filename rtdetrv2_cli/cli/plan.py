@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from rtdetrv2_cli.errors import InputError, UsageError
 from rtdetrv2_cli.media.again.failures import Failed
 from rtdetrv2_cli.media.names import is_url
-from rtdetrv2_cli.media.part import broken_off
 from rtdetrv2_cli.media.paths import (
     CONTAINERS,
     MEDIA_SUFFIXES,
@@ -55,12 +54,16 @@ class Plan:
     """Whether records go to standard output, and nothing anywhere else."""
     skipped: frozenset[str] = frozenset()
     """Names of inputs that are done already."""
+    failed: frozenset[str] = frozenset()
+    """Those of them that failed, in a run that was killed and goes on."""
     unfinished: frozenset[str] = frozenset()
     """Names of inputs that an earlier run broke off."""
     continues: bool = False
     """Whether records that are there already are kept and continued."""
     resumes: bool = False
     """Whether those of a killed run are too, and videos that were broken off go on."""
+    ends_killed: bool = False
+    """Whether it is a killed run that goes on, be it only to give files their names."""
     retries: bool = False
     """Whether only what failed before is read again."""
     failures: Mapping[str, Failed] = field(default_factory=dict)
@@ -96,7 +99,7 @@ class Plan:
         """
         if not self.inputs or self.todo:
             return False
-        return not (self.resumes and any(map(broken_off, self.records)))
+        return not self.ends_killed
 
     @property
     def files(self) -> list[Path]:

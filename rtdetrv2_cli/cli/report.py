@@ -66,12 +66,13 @@ class Report:
         }
         self._facts = facts
         self._steps = steps
-        self.summary = RunSummary(skipped=len(plan.skipped))
+        failed = [name for name in plan.failures if name in plan.failed]
+        self.summary = RunSummary(skipped=len(plan.skipped) - len(failed), failed=len(failed))
         self.profile = Profile()
         self.media = MediaProfile()
         self.status = "failed"
         """`complete`, `interrupted` by a signal, or `failed` where errors stopped the run."""
-        self._errors: list[dict[str, str]] = []
+        self._errors = [{"source": n, **plan.failures[n]._asdict()} for n in failed]
         self._events: deque[dict[str, str]] = deque(maxlen=_MOST_EVENTS)
         self._is_lost = False
         """Whether a stream was given up."""
@@ -290,11 +291,12 @@ class Report:
     def _write(self) -> None:
         if self.plan.run_file is None:
             return
+        if self.plan.failures_file is not None:
+            write_failures(self.plan.failures_file, self._failures)
+        # Last of all files: a run without it, or with that of a run before, was killed.
         output = TextOutput(self.plan.run_file)
         output.write(json.dumps(self.content(), indent=2, ensure_ascii=False) + "\n")
         output.close()
-        if self.plan.failures_file is not None:
-            write_failures(self.plan.failures_file, self._failures)
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -65,6 +65,8 @@ def settle_existing(
 def _to_resume(plan: Plan) -> Plan:
     names = {item.name for item in plan.inputs}
     earlier = _Earlier.of(plan, [standing(path) for path in plan.records])
+    killed = _was_killed(plan)
+    failed = _failed_before(plan, earlier) if killed else set[str]()
     unfinished = set(earlier.unfinished)
     if plan.media:
         done = _with_media(plan)
@@ -73,12 +75,35 @@ def _to_resume(plan: Plan) -> Plan:
     else:
         done = names
         for path, recorded in zip(plan.records, earlier.recorded, strict=True):
-            unfinished |= {*recorded.sources[-1:]} if broken_off(path) else set()
+            unfinished |= {*recorded.sources[-1:]} - failed if broken_off(path) else set()
     for path, recorded in zip(plan.records, earlier.recorded, strict=True):
         tells_all = path.suffix.lower() != ".csv" or not plan.media
         done &= {*recorded.sources} if tells_all or standing(path) is None else done
-    plan = earlier.continued(plan, done - unfinished, unfinished)
-    return replace(plan, resumes=True)
+    failed -= unfinished
+    plan = earlier.continued(plan, (done | failed) - unfinished, unfinished)
+    return replace(plan, resumes=True, ends_killed=killed, failed=frozenset(failed))
+
+
+def _was_killed(plan: Plan) -> bool:
+    """Whether the last run into some files did not come to its end: it tells of it last of all."""
+    if any(map(broken_off, plan.records)):
+        return True
+    written = [path.stat().st_mtime_ns for path in plan.records if path.exists()]
+    if not written or plan.run_file is None:
+        return False
+    return not plan.run_file.exists() or plan.run_file.stat().st_mtime_ns < max(written)
+
+
+def _failed_before(plan: Plan, earlier: "_Earlier") -> set[str]:
+    """Names of the inputs that a killed run has read and recorded as failed: it goes on after them.
+
+    Only JSON lines tell, in which an error has its place among the frames.
+    """
+    names = {item.name for item in plan.inputs}
+    for path, recorded in zip(plan.records, earlier.recorded, strict=True):
+        if path.suffix.lower() == ".jsonl":
+            return names & recorded.failures.keys()
+    return set()
 
 
 def _without_done(plan: Plan) -> Plan:

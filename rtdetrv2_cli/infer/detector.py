@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import UsageError
-from rtdetrv2_cli.infer.engine import Engine, open_engine
+from rtdetrv2_cli.infer.engine import Engine, Prediction, open_engine
 from rtdetrv2_cli.infer.postprocess import postprocess
 from rtdetrv2_cli.infer.preprocess import preprocess
 from rtdetrv2_cli.labels import Classes, choose_classes, class_scores
@@ -33,6 +33,8 @@ DEFAULT_CONFIDENCE = 0.5
 CPU_BATCH = 4
 GPU_BATCH = 16
 """Pictures at once where nobody says how many."""
+_MOST_BESIDE = 4
+"""So many times a batch's pictures may wait for it to be full: held frames, and errors."""
 
 
 _Items = list[Frame | Failure | SourceEvent]
@@ -67,6 +69,9 @@ class Detector:
         nms_agnostic: So it is of objects of whatever classes.
         imgsz: Input size, `640` or `"480x640"` (height first); None: the model's own.
         batch: Pictures at once; None: as suits the device.
+        fill: Fill smaller batches up, where what an engine answers of a picture may differ in its
+            last bit with the number of pictures beside it: a run that goes on with another then
+            finds the same.
         requests: Batches at once on a CPU, whose cores they share: more is quicker for many
             batches that come from as many threads, and slower for each.
         variant: Of a bare checkpoint whose file cannot tell it.
@@ -95,6 +100,7 @@ class Detector:
         nms_agnostic: bool = False,
         imgsz: int | str | Size | None = None,
         batch: int | None = None,
+        fill: bool = False,
         requests: int = 1,
         variant: str | None = None,
         offline: bool = False,
@@ -130,6 +136,7 @@ class Detector:
             "nms_agnostic": nms_agnostic,
         }
         self.batch_size = _auto_batch(model.device) if batch is None else batch
+        self._fills = fill and not model.is_steady
         self.seconds: dict[str, float] = {}
         """Time spent in each step so far, in all threads together."""
         self._counting = Lock()
@@ -146,7 +153,7 @@ class Detector:
         with clock(taken, "preprocess"):
             batch = preprocess(pictures, self.engine.size, self.engine.resize)
         with clock(taken, "infer"):
-            prediction = self.engine(batch.pixels)
+            prediction = self._predict(batch.pixels)
         with clock(taken, "postprocess"):
             found = postprocess(
                 prediction,
@@ -159,6 +166,14 @@ class Detector:
             for step, seconds in taken.items():
                 self.seconds[step] = self.seconds.get(step, 0.0) + seconds
         return clipped
+
+    def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
+        count, missing = len(pixels), self.batch_size - len(pixels)
+        if not self._fills or missing <= 0:
+            return self.engine(pixels)
+        black = np.zeros((missing, *pixels.shape[1:]), np.uint8)
+        filled = self.engine(np.concatenate([pixels, black]))
+        return Prediction(filled.logits[:count], filled.boxes[:count])
 
     @property
     def requests(self) -> int:
@@ -240,7 +255,9 @@ def detect(
 
     A held frame is not looked at: it gets the detections of the frame before it.
     """
-    yield from detect_batches(batched(items, detector.batch_size), detector)
+    size = detector.batch_size
+    batches = batched(items, size, counts=_is_looked_at, most=_MOST_BESIDE * size)
+    yield from detect_batches(batches, detector)
 
 
 def detect_batches(
@@ -249,7 +266,7 @@ def detect_batches(
     """As `detect`, of items that are in batches already; closes them."""
 
     def look(batch: _Items) -> tuple[_Items, list[Detections]]:
-        frames = [item for item in batch if isinstance(item, Frame) and not item.held]
+        frames = [item for item in batch if isinstance(item, Frame) and _is_looked_at(item)]
         return batch, detector(frames) if frames else []
 
     latest = Detections.empty()
@@ -262,6 +279,10 @@ def detect_batches(
                     continue
                 latest = latest if item.held else next(ready)
                 yield Result(item, latest)
+
+
+def _is_looked_at(item: object) -> bool:
+    return isinstance(item, Frame) and not item.held
 
 
 def _check(max_det: int | None, batch: int | None) -> None:

@@ -105,6 +105,11 @@ class Engine(Protocol):
         """Pictures at once that its memory turned out to hold; None while it has never run out."""
         ...
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether what it answers of a picture is the same to the last bit in every batch."""
+        ...
+
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction: ...
 
     def resize(self, image: Image, size: Size) -> Image:

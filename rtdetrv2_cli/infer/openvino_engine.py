@@ -48,6 +48,7 @@ class OpenVinoEngine:
         self.dtype = dtype
         self._queries = facts.queries
         self.requests = requests
+        self.is_steady = dtype == "fp32"  # the one that was looked at
         self._idle: SimpleQueue[InferRequest] = SimpleQueue()
         for _ in range(requests):
             self._idle.put(compiled.create_infer_request())

@@ -48,6 +48,7 @@ class TorchEngine:
     """The deploy form of a network on one device, in one precision."""
 
     name = "torch"
+    is_steady = False  # its kernels are chosen by the shape: a picture alone differs in rounding
     resize = staticmethod(resize)
 
     def __init__(

@@ -103,6 +103,7 @@ def open_sink(
     header: Mapping[str, object] | None = None,
     summary: RunSummary | None = None,
     kept: Path | None = None,
+    beside: Path | None = None,
     without: Collection[str] = (),
     until: Mapping[str, int] | None = None,
 ) -> Sink:
@@ -118,6 +119,7 @@ def open_sink(
         header: What the first record says of tool, model and options.
         summary: Counts that the pipeline keeps, for the last record.
         kept: A file of earlier records that `output` continues.
+        beside: One that was written with it, and tells what a document lacks that was broken off.
         without: Names of sources whose earlier records are not kept.
         until: By name of source the index of its last frame whose earlier records are kept.
 
@@ -136,7 +138,7 @@ def open_sink(
         rows = (CSV_COLUMNS,) if kept is None else kept_rows(kept, without, until)
         return CsvSink(path, labels, kept=rows)
     if suffix in (".jsonl", ".json"):
-        records = () if kept is None else kept_records(kept, without, until)
+        records = () if kept is None else kept_records(kept, without, until, beside=beside)
         sink = JsonlSink if suffix == ".jsonl" else JsonSink
         return sink(path, labels, header=header, summary=summary, kept=records)
     options = options or EncodeOptions()

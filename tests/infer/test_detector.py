@@ -23,6 +23,7 @@ class FakeEngine:
     resize = staticmethod(stretch)
     requests = 1
     room = None
+    is_steady = True
 
     def __init__(self, confidence=None, device="cpu"):
         self.info = SimpleNamespace(confidence=confidence)
@@ -79,6 +80,36 @@ def test_no_picture_gives_nothing_and_runs_nothing():
     engine = FakeEngine()
     assert Detector(engine)([]) == []
     assert engine.shapes == []
+
+
+@pytest.mark.parametrize(("is_steady", "sizes"), [(False, [4, 4]), (True, [4, 2])])
+def test_a_run_that_may_go_on_fills_batches_where_their_size_matters(is_steady, sizes):
+    engine = FakeEngine()
+    engine.is_steady = is_steady
+    detector = Detector(engine, batch=4, fill=True)
+    assert [len(detector([picture()] * count)) for count in (4, 2)] == [4, 2]
+    assert [shape[0] for shape in engine.shapes] == sizes
+
+
+def test_held_frames_and_failures_take_no_place_in_a_batch():
+    engine = FakeEngine()
+    held = [replace(frame(index=i), held=i % 3 > 0) for i in range(12)]
+    failure = Failure("b.png", InputError("cannot be read"))
+    items = [*held[:5], failure, *held[5:]]
+    found = [*detect(items, Detector(engine, batch=4))]
+    assert [r.frame.index if isinstance(r, Result) else r for r in found] == [
+        *range(5),
+        failure,
+        *range(5, 12),
+    ]
+    assert [shape[0] for shape in engine.shapes] == [4]
+
+
+def test_only_so_many_held_frames_wait_for_a_batch():
+    engine = FakeEngine()
+    held = [replace(frame(index=i), held=i % 20 > 0) for i in range(40)]
+    assert len([*detect(held, Detector(engine, batch=4))]) == 40
+    assert [shape[0] for shape in engine.shapes] == [1, 1]
 
 
 @pytest.mark.parametrize(

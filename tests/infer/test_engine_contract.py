@@ -25,6 +25,7 @@ class FakeEngine:
     dtype = "fp32"
     requests = 1
     room = None
+    is_steady = True
 
     def __call__(self, pixels):
         bright = pixels.reshape(len(pixels), -1).mean(axis=1) / 255 if len(pixels) else np.zeros(0)
@@ -122,6 +123,20 @@ def test_a_batch_gives_what_single_pictures_give(engine):
             np.sort(alone.logits[0].ravel()),
             atol=TOLERANCE[engine.dtype],
         )
+
+
+def test_what_it_answers_does_not_depend_on_what_is_beside_a_picture(engine):
+    batch = pixels(4)
+    together = engine(batch)
+    others = np.zeros_like(batch)
+    others[2] = batch[0]
+    moved = engine(others)
+    np.testing.assert_array_equal(moved.logits[2], together.logits[0])
+    np.testing.assert_array_equal(moved.boxes[2], together.boxes[0])
+    if engine.is_steady:
+        alone = engine(batch[:1])
+        np.testing.assert_array_equal(alone.logits[0], together.logits[0])
+        np.testing.assert_array_equal(alone.boxes[0], together.boxes[0])
 
 
 def test_the_memory_layout_does_not_matter(engine):

@@ -124,7 +124,11 @@ def last_run(path: Path) -> Record | None:
 
 
 def kept_records(
-    path: Path, without: Collection[str] = (), until: Mapping[str, int] = _NOTHING
+    path: Path,
+    without: Collection[str] = (),
+    until: Mapping[str, int] = _NOTHING,
+    *,
+    beside: Path | None = None,
 ) -> Iterator[Record]:
     """The records of a `.jsonl` or `.json` file in order, but for those of some sources.
 
@@ -135,6 +139,8 @@ def kept_records(
         path: The file.
         without: Sources of which nothing is wanted.
         until: Sources that go on, with the index of the last frame that is wanted of them.
+        beside: JSON lines of the same runs; a document that was broken off has its errors and
+            events from there, for it would have had them at its end.
 
     Raises:
         OutputError: the file is not one that this tool has written.
@@ -153,6 +159,9 @@ def kept_records(
                 wanted = not (source in without or source in over or failed)
             if wanted:
                 yield record
+    if is_document and path.suffix == _PART and beside is not None and _suffix(beside) == ".jsonl":
+        told = kept_records(beside, without, until)
+        yield from (record for record in told if record["type"] in ("error", "event"))
 
 
 def kept_rows(
