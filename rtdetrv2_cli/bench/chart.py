@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from rtdetrv2_cli.bench.model import Turns
-from rtdetrv2_cli.train.plots.chart import (
+from rtdetrv2_cli.analyse.chart import (
     COLOURS,
     HEADER,
     INK,
