@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from rtdetrv2_cli.bench.model import Turns
 from rtdetrv2_cli.analyse.chart import (
     COLOURS,
     HEADER,
@@ -14,6 +13,7 @@ from rtdetrv2_cli.analyse.chart import (
     quieten,
     write_figure,
 )
+from rtdetrv2_cli.bench.model import Turns
 
 _BAR_INCHES: Final = 0.36
 _REST_INCHES: Final = 0.9

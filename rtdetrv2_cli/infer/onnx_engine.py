@@ -32,6 +32,7 @@ class OnnxEngine:
     name = "onnx"
     dtype = "fp32"
     room: int | None = None
+    is_steady = False  # nobody has looked at it
     resize = staticmethod(stretch)  # torch has a quicker one, which would have to be loaded
 
     def __init__(self, graph: bytes, facts: Facts, device: str, requests: int = 1) -> None:
