@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -163,11 +164,20 @@ def test_a_job_killed_at_random_moments_and_resumed_is_as_if_it_had_not_been(
         is_the_same(killed, whole, killed.name)
 
 
-def writes_after(process: subprocess.Popen, out: Path) -> bool:
-    """Waits until a run begins to write; whether it does."""
+def records_in(out: Path) -> set[tuple[str, int]]:
+    """Files of records that are being written, each with its inode."""
+    found = set()
+    for path in out.glob("detections.*part"):
+        with suppress(OSError):  # it has just been given its name
+            found.add((path.name, path.stat().st_ino))
+    return found
+
+
+def writes_after(process: subprocess.Popen, out: Path, before: set[tuple[str, int]]) -> bool:
+    """Waits until a run begins files of records of its own; whether it does."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if any(out.glob("detections.*part")):
+        if records_in(out) - before:
             return True
         time.sleep(0.002)
     return False
@@ -192,7 +202,7 @@ def test_a_job_killed_for_real_many_times_is_as_if_it_had_not_been(
         )
 
     process = start(tmp_path / "whole")
-    assert writes_after(process, tmp_path / "whole")
+    assert writes_after(process, tmp_path / "whole", set())
     began = time.monotonic()
     assert process.wait(120) == 5
     seconds = time.monotonic() - began
@@ -201,8 +211,9 @@ def test_a_job_killed_for_real_many_times_is_as_if_it_had_not_been(
     while kills < KILLS // len(WAYS):
         out = tmp_path / f"out{jobs}"
         while not (out / "run.json").exists():  # the last file that a run writes
+            before = records_in(out)
             process = start(out)
-            if writes_after(process, out):
+            if writes_after(process, out, before):
                 time.sleep(chosen.random() * seconds)
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
