@@ -103,12 +103,13 @@ def installed(wheel, tmp_path_factory) -> Path:
     venv.create(folder, symlinks=os.name != "nt")
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / Path(sys.executable).name
+    # Before anything is borrowed: the package may be among that, and pip would have nothing to do.
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
+    subprocess.run([*command, "install", "-q", "--no-deps", wheel], check=True, timeout=120)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     own = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True)
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     Path(own.stdout.strip(), "borrowed.pth").write_text("\n".join(borrowed))
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    subprocess.run([*command, "install", "-q", "--no-deps", wheel], check=True, timeout=120)
     return scripts
 
 
