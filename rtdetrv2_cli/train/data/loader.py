@@ -24,11 +24,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from rtdetrv2_cli.errors import InputError, TrainingError
+from rtdetrv2_cli.errors import InputError, TrainingError, UsageError
 from rtdetrv2_cli.media.images import read_picture
 from rtdetrv2_cli.train.data.augment import Example, augment, mosaic
 from rtdetrv2_cli.train.data.dataset import Sample
 from rtdetrv2_cli.types import Image, Size
+
+_LONGEST_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of a socket's name, but for what Python makes of it."""
 
 
 class TrainingBatch(NamedTuple):
@@ -290,9 +293,12 @@ def open_loader(
     """The batches of the steps from `start` to `stop`, made by worker processes ahead of use.
 
     Raises:
+        UsageError: Workers cannot send their batches.
         InputError: A picture cannot be read any more.
         TrainingError: A worker process is gone.
     """
+    if workers:
+        _check_sockets()
     loader = DataLoader(
         examples,
         batch_sampler=_Remaining(order, start, stop),
@@ -319,6 +325,16 @@ def open_loader(
         if isinstance(batch, InputError):
             raise batch
         yield batch
+
+
+def _check_sockets() -> None:
+    """Makes sure that sockets of workers can have their names; else all would wait for ever."""
+    folder = tempfile.gettempdir()
+    if sys.platform != "win32" and len(os.fsencode(folder)) > _LONGEST_FOLDER:
+        raise UsageError(
+            f"processes that prepare pictures cannot meet in {folder}, whose name is too long: "
+            "set TMPDIR to a shorter one, or say --workers 0"
+        )
 
 
 def _started(loader: "DataLoader[Example | InputError]") -> Iterator[TrainingBatch | InputError]:

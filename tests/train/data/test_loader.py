@@ -3,6 +3,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from rtdetrv2_cli.errors import InputError, TrainingError
+from rtdetrv2_cli.errors import InputError, TrainingError, UsageError
 from rtdetrv2_cli.train.data import loader as module
 from rtdetrv2_cli.train.data.augment import Example, augment
 from rtdetrv2_cli.train.data.formats import open_dataset
@@ -452,6 +453,15 @@ def test_a_worker_makes_the_very_batches_that_are_made_without_one(samples, open
     assert any("ignored" in picture for batch in alone for picture in batch.labels)
     assert same_batches(alone, helped)
     assert same_batches(alone, helped_by_two)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such sockets")
+def test_a_temporary_folder_that_is_too_deep_for_workers_is_told(samples, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 80)))
+    examples = Examples(samples, RULES, 0)
+    with pytest.raises(UsageError, match=r"set TMPDIR to a shorter one, or say --workers 0"):
+        next(open_loader(examples, Order(7, 2, 0), start=0, stop=3, workers=2))
+    assert next(open_loader(examples, Order(7, 2, 0), start=0, stop=3, workers=0))
 
 
 @pytest.mark.timeout(60)
