@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.errors import ConversionError, DeviceError, RtDetrV2Error, UsageError
+from rtdetrv2_cli.errors import DeviceError, UsageError
+from rtdetrv2_cli.infer.converted import ConvertedEngine, conversion, facts_of
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.kept import Facts, KeptGraph
-from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.machine import available_cores
 from rtdetrv2_cli.types import Size
 
@@ -26,26 +26,19 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _log = logging.getLogger(__name__)
 
 
-class OnnxEngine:
+class OnnxEngine(ConvertedEngine):
     """A graph in ONNX Runtime, in float32."""
 
     name = "onnx"
-    dtype = "fp32"
-    room: int | None = None
     is_steady = False  # nobody has looked at it
-    resize = staticmethod(stretch)  # torch has a quicker one, which would have to be loaded
 
     def __init__(self, graph: bytes, facts: Facts, device: str, requests: int = 1) -> None:
         onnxruntime = _import_onnxruntime()
-        self.size = facts.size
-        self.labels = facts.labels
-        self.info = facts.info
-        self.device = device
-        self.requests = requests if device == "cpu" else 1
-        self._queries = facts.queries
+        requests = requests if device == "cpu" else 1  # a GPU works on one thing after another
+        super().__init__(facts, device=device, dtype="fp32", requests=requests)
         options = onnxruntime.SessionOptions()
         # Calls work themselves; what is left of the cores helps them, and sleeps meanwhile.
-        options.intra_op_num_threads = available_cores() - self.requests + 1
+        options.intra_op_num_threads = available_cores() - requests + 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = [*dict.fromkeys((_PROVIDERS[device], _PROVIDERS["cpu"]))]
         self._session = onnxruntime.InferenceSession(graph, options, providers)
@@ -87,13 +80,7 @@ class OnnxEngine:
             place.write(*found)
         return cls(*found, where, requests)
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
-        """Runs RGB uint8 [b, 3, *size]."""
-        if not len(pixels):
-            shape = (0, self._queries)
-            empty = (np.empty((*shape, width), np.float32) for width in (len(self.labels), 4))
-            return Prediction(*empty)
-        pictures = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))  # as preprocess laid them
+    def _run(self, pictures: NDArray[np.uint8]) -> Prediction:
         return Prediction(*self._session.run(["logits", "pred_boxes"], {"pictures": pictures}))
 
 
@@ -123,12 +110,6 @@ def _convert(loaded: "LoadedModel", size: Size | None) -> tuple[bytes, Facts]:
     from rtdetrv2_cli.infer.onnx_graph import check_packages, picture_graph  # 1.9 s: torch
 
     check_packages()
-    config = loaded.model.config
-    size = size or Size(*config.image_size)
-    facts = Facts(loaded.info, size, config.labels, config.num_queries)
-    try:
-        return picture_graph(loaded.model, size), facts
-    except RtDetrV2Error:
-        raise
-    except Exception as error:  # the exporter has many, and none in common
-        raise ConversionError.of("ONNX", loaded.info.name, error) from error
+    facts = facts_of(loaded, size)
+    with conversion("ONNX", loaded.info.name):
+        return picture_graph(loaded.model, facts.size), facts

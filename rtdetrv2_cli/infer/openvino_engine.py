@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.errors import ConversionError, DeviceError, RtDetrV2Error, UsageError
+from rtdetrv2_cli.errors import DeviceError, UsageError
+from rtdetrv2_cli.infer.converted import ConvertedEngine, conversion, facts_of
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.kept import Facts, KeptGraph
-from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.machine import available_cores
 from rtdetrv2_cli.types import Size
 
@@ -31,23 +31,15 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _log = logging.getLogger(__name__)
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(ConvertedEngine):
     """A graph that OpenVINO compiled for this CPU, in one precision."""
 
     name = "openvino"
-    device = "cpu"
-    room: int | None = None
-    resize = staticmethod(stretch)  # torch has a quicker one, which would have to be loaded
 
     def __init__(
         self, compiled: "CompiledModel", facts: Facts, dtype: str, requests: int = 1
     ) -> None:
-        self.size = facts.size
-        self.labels = facts.labels
-        self.info = facts.info
-        self.dtype = dtype
-        self._queries = facts.queries
-        self.requests = requests
+        super().__init__(facts, device="cpu", dtype=dtype, requests=requests)
         self.is_steady = dtype == "fp32"  # the one that was looked at
         self._idle: SimpleQueue[InferRequest] = SimpleQueue()
         for _ in range(requests):
@@ -87,17 +79,10 @@ class OpenVinoEngine:
             _log.info("converting %s for OpenVINO, once", path.name)
             loaded = checkpoint.load(model, variant=variant, offline=offline)
             found = compiler.convert(loaded, size)
-            graph, facts = found
-            place.write(graph.export_model().getvalue(), facts)
+            compiler.keep(place, *found)
         return cls(*found, compiler.dtype, requests)
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
-        """Runs RGB uint8 [b, 3, *size]."""
-        if not len(pixels):
-            shape = (0, self._queries)
-            empty = (np.empty((*shape, width), np.float32) for width in (len(self.labels), 4))
-            return Prediction(*empty)
-        pictures = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))  # as preprocess laid them
+    def _run(self, pictures: NDArray[np.uint8]) -> Prediction:
         request = self._idle.get()
         try:
             answer = request.infer([pictures], share_inputs=True)
@@ -151,19 +136,22 @@ class _Compiler:
         except RuntimeError:
             return None
 
+    def keep(self, place: KeptGraph, compiled: "CompiledModel", facts: Facts) -> None:
+        """Lets the next run have it, if it can be had."""
+        try:
+            graph = compiled.export_model().getvalue()
+        except RuntimeError as error:
+            _log.warning("the converted model is not kept: %s", error)
+        else:
+            place.write(graph, facts)
+
     def convert(self, loaded: "LoadedModel", size: Size | None) -> "tuple[CompiledModel, Facts]":
         from rtdetrv2_cli.infer.openvino_graph import raw_graph  # 1.9 s: torch
 
-        config = loaded.model.config
-        size = size or Size(*config.image_size)
-        facts = Facts(loaded.info, size, config.labels, config.num_queries)
-        try:
-            graph: Model = raw_graph(loaded.model, size)
+        facts = facts_of(loaded, size)
+        with conversion("OpenVINO", loaded.info.name):
+            graph: Model = raw_graph(loaded.model, facts.size)
             return self._core.compile_model(graph, "CPU", self._options), facts
-        except RtDetrV2Error:
-            raise
-        except Exception as error:  # the tracer and OpenVINO have many, and none in common
-            raise ConversionError.of("OpenVINO", loaded.info.name, error) from error
 
 
 def import_openvino() -> Any:
