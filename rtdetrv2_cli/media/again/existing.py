@@ -46,19 +46,10 @@ def standing(path: Path) -> Path | None:
     return broken_off(path) or (path if path.exists() else None)
 
 
-def recorded_sources(path: Path) -> list[str]:
-    """Names of the sources that a `.jsonl`, `.json` or `.csv` file holds frames of, in order.
-
-    A CSV names only sources in which something was found.
-
-    Raises:
-        OutputError: the file is not one that this tool has written.
-    """
-    return [*read_recorded(path).sources]
-
-
 def read_recorded(path: Path) -> Recorded:
     """What a `.jsonl`, `.json` or `.csv` file tells of the run that wrote it.
+
+    A CSV names only sources in which something was found.
 
     Raises:
         OutputError: the file is not one that this tool has written.

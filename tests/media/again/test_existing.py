@@ -8,8 +8,8 @@ from rtdetrv2_cli.media.again.existing import (
     kept_records,
     kept_rows,
     last_run,
+    read_recorded,
     recorded_frames,
-    recorded_sources,
     standing,
 )
 
@@ -67,8 +67,9 @@ def test_rows_are_kept_after_their_header(table):
 
 
 def test_sources_with_frames_are_named_and_those_with_errors_only_are_not(jsonl, document, table):
-    assert recorded_sources(jsonl) == recorded_sources(document) == ["a.png", "b.png"]
-    assert recorded_sources(table) == ["a.png", "=b.png", "c\nd.png"]
+    for path in (jsonl, document):
+        assert read_recorded(path).sources == ("a.png", "b.png")
+    assert read_recorded(table).sources == ("a.png", "=b.png", "c\nd.png")
 
 
 @pytest.mark.parametrize(
@@ -88,13 +89,13 @@ def test_what_is_no_record_of_this_tool_is_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(OutputError, match="cannot be continued"):
-        recorded_sources(path)
+        read_recorded(path)
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(OutputError, match="cannot be continued"):
-        recorded_sources(tmp_path / "x.jsonl")
+        read_recorded(tmp_path / "x.jsonl")
 
 
 def part_of(path, content):
