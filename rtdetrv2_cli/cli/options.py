@@ -300,7 +300,7 @@ EngineOption = Annotated[
     Engine,
     Option(
         "--engine",
-        help="What runs the model; auto: openvino on a CPU, else torch. onnx is rtdetrv2[onnx].",
+        help="What runs the model; auto: openvino on a CPU, else torch; onnx needs ONNX Runtime.",
         rich_help_panel=_MODEL,
     ),
 ]
