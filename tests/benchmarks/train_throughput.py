@@ -4,8 +4,9 @@
 
 All take turns, so that a busy machine slows them alike; the median step of each is compared. A turn
 is several steps, after which loaders get time to fill their queues: else one would pay for
-the pictures of another. Pictures are made here: shapes on noise, 416x312, stored as JPEG. Ours trains in the
-precision that `rtdetrv2 train` would choose; the plain loop in fp32, and in bf16 where ours does.
+the pictures of another. Pictures are made here: shapes on noise, 416x312, stored as JPEG. Ours
+trains in the precision that `rtdetrv2 train` would choose; the plain loop in fp32, and in bf16
+where ours does.
 """
 
 import argparse
