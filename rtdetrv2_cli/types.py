@@ -1,6 +1,6 @@
 """The values that flow between packages: source -> detector -> sinks. Knows numpy only."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Final, NamedTuple, Self
@@ -12,6 +12,9 @@ from rtdetrv2_cli.errors import RtDetrV2Error
 
 Image = NDArray[np.uint8]
 """RGB picture, [height, width, 3]."""
+
+Channels = Sequence[NDArray[np.uint8]]
+"""Red, green and blue of a picture, [height, width] each; its rows are contiguous."""
 
 UNTRACKED: Final = -1
 """Track id of what is not followed."""
@@ -80,6 +83,8 @@ class Frame:
     """The last of its source that was asked for, though the source goes on."""
     decoded: object = field(default=None, repr=False)
     """The upright planes that the picture is made of, for a writer that knows their type."""
+    channels: Callable[[], Channels] | None = field(default=None, repr=False)
+    """Makes the same picture in three parts, where that is quicker than `image`."""
     converted_from: str | None = None
     """`pq`, `hlg` or `bt2020` where the picture has been converted to BT.709 SDR."""
     arrival: Arrival | None = None

@@ -182,8 +182,7 @@ class _Free:
 
     def __call__(self, frames: Sequence[Frame]) -> list[Detections]:
         if self._detector is not None:
-            engine = self._detector.engine
-            preprocess(frames, engine.size, engine.resize)
+            preprocess(frames, self._detector.engine.size)
         return [self._found for _ in frames]
 
 

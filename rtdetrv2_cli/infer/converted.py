@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from rtdetrv2_cli.errors import ConversionError, RtDetrV2Error
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.kept import Facts
-from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.types import Size
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ class ConvertedEngine(ABC):
     """An engine whose graph takes pictures as they lie in memory."""
 
     room: int | None = None
-    resize = staticmethod(stretch)  # torch has a quicker one, which would have to be loaded
 
     def __init__(self, facts: Facts, *, device: str, dtype: str, requests: int) -> None:
         self.size = facts.size

@@ -151,7 +151,7 @@ class Detector:
             return []
         taken: dict[str, float] = {}
         with clock(taken, "preprocess"):
-            batch = preprocess(pictures, self.engine.size, self.engine.resize)
+            batch = preprocess(pictures, self.engine.size)
         with clock(taken, "infer"):
             prediction = self._predict(batch.pixels)
         with clock(taken, "postprocess"):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rtdetrv2_cli.errors import ConversionError, ModelError, UsageError
 from rtdetrv2_cli.machine import available_cores, may_have_accelerator
 from rtdetrv2_cli.model.info import ModelInfo
-from rtdetrv2_cli.types import Image, Size
+from rtdetrv2_cli.types import Size
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.model.checkpoint import LoadedModel
@@ -111,10 +111,6 @@ class Engine(Protocol):
         ...
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction: ...
-
-    def resize(self, image: Image, size: Size) -> Image:
-        """The way to stretch a picture that is quickest here; see `preprocess.Resize`."""
-        ...
 
 
 def open_engine(

@@ -7,19 +7,17 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdetrv2_cli.errors import DeviceError, UsageError
 from rtdetrv2_cli.infer.engine import DTYPES, Prediction
-from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.machine import available_cores
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.model.fuse import fuse
 from rtdetrv2_cli.model.rtdetr import positions
-from rtdetrv2_cli.types import Image, Size
+from rtdetrv2_cli.types import Size
 
 _log = logging.getLogger(__name__)
 
@@ -28,28 +26,12 @@ _DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), stric
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """What x86 and ARM call bfloat16 arithmetic; without it a CPU emulates it, slower than float32."""
 
-_RESIZES_QUICKLY = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-"""Elsewhere torch's resize of uint8 is not vectorised, and Pillow's is."""
-
-
-def resize(image: Image, size: Size) -> Image:
-    """Torch's own resize where it is vectorised: within a level of Pillow's, and quicker."""
-    if not _RESIZES_QUICKLY:
-        return stretch(image, size)
-    writable = np.require(image, requirements=("C", "W"))  # what torch asks for
-    # A batch before it is permuted: only then torch sees channels-last, and answers in it.
-    picture = torch.from_numpy(writable).unsqueeze(0).permute(0, 3, 1, 2)
-    resized = F.interpolate(picture, tuple(size), mode="bilinear", antialias=True)
-    pixels: Image = resized.permute(0, 2, 3, 1).numpy()[0]
-    return pixels
-
 
 class TorchEngine:
     """The deploy form of a network on one device, in one precision."""
 
     name = "torch"
     is_steady = False  # its kernels are chosen by the shape: a picture alone differs in rounding
-    resize = staticmethod(resize)
 
     def __init__(
         self,

@@ -1,14 +1,16 @@
 """YUV planes to RGB and back, with the right matrix and range. Knows no file and no stream."""
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import av
 import numpy as np
+from av.buffer import Buffer
 from av.video.reformatter import ColorRange, Colorspace
+from numpy.typing import NDArray
 
 from rtdetrv2_cli.media.tone_map import Light, to_sdr
-from rtdetrv2_cli.types import Image
+from rtdetrv2_cli.types import Channels, Image
 
 # Values of ITU-T H.273, which FFmpeg, the containers and the codecs share.
 _RGB, _BT709, _UNSPECIFIED, _FCC, _BT470BG, _BT601, _SMPTE240, _BT2020 = 0, 1, 2, 4, 5, 6, 7, 9
@@ -32,6 +34,9 @@ _LUMA: Final = {
     _BT2020: (0.2627, 0.6780, 0.0593),
 }
 """How much red, green and blue count in the luma, by the matrix; H.273, table 4."""
+
+_ALIKE: Final = ("yuv420p", "yuvj420p")
+"""Layouts that swscale turns into planes of RGB and into RGB by the same table."""
 
 LIMITED_RANGE: Final = int(ColorRange.MPEG)
 
@@ -91,19 +96,46 @@ def frame_to_rgb(frame: av.VideoFrame) -> Image:
     HDR and BT.2020 become BT.709 SDR, from planes of 16 bit.
     """
     light = Light.of(frame)
-    source = None
-    if frame.colorspace not in _SWSCALE and light is not None:
-        source = Colorspace.BT2020
-    elif frame.colorspace == _UNSPECIFIED:
-        source = _SWSCALE[_guess(frame.height)]
-    if frame.format.is_rgb:
-        source = None
+    source = _source_matrix(frame)
     # One thread: the conversion already runs beside decoding and inference.
     if light is not None:
         deep = frame.reformat(format="gbrp16le", src_colorspace=source, threads=1)
         return to_sdr(deep, light, limited=is_limited(frame))
     rgb = frame.reformat(format="rgb24", src_colorspace=source, threads=1)
     return rgb.to_ndarray()  # type: ignore[return-value]  # uint8, because of rgb24
+
+
+def _source_matrix(frame: av.VideoFrame) -> Colorspace | None:
+    """The matrix that swscale cannot read from the frame."""
+    if frame.format.is_rgb:
+        return None
+    if frame.colorspace not in _SWSCALE and Light.of(frame) is not None:
+        return Colorspace.BT2020
+    return _SWSCALE[_guess(frame.height)] if frame.colorspace == _UNSPECIFIED else None
+
+
+def has_channels(frame: av.VideoFrame) -> bool:
+    """Whether `frame_to_channels` makes of a frame what `frame_to_rgb` makes of it.
+
+    Of other layouts swscale makes its colours in another way, and of odd sizes it leaves the last
+    columns out.
+    """
+    even = frame.width % 32 == 0 and frame.height % 2 == 0
+    return even and frame.format.name in _ALIKE and Light.of(frame) is None
+
+
+def frame_to_channels(frame: av.VideoFrame) -> Channels:
+    """Decoded planes as uint8 red, green and blue, [height, width] each."""
+    planes = frame.reformat(format="gbrp", src_colorspace=_source_matrix(frame), threads=1)
+    green, blue, red = (plane_of(planes, index) for index in range(3))
+    return red, green, blue
+
+
+def plane_of(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
+    """The samples of a plane [height, width], not a copy."""
+    plane = frame.planes[index]
+    rows = np.frombuffer(memoryview(cast(Buffer, plane)), np.uint8)
+    return rows.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
 def is_limited(frame: av.VideoFrame) -> bool:

@@ -6,15 +6,14 @@ the four pixels that it stands for.
 """
 
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeGuard, cast
+from typing import Any, Final, Self, TypeGuard
 
 import av
 import cv2
 import numpy as np
-from av.buffer import Buffer
 from numpy.typing import NDArray
 
-from rtdetrv2_cli.media.colour import Colours, is_limited, luma_weights
+from rtdetrv2_cli.media.colour import Colours, is_limited, luma_weights, plane_of
 from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.types import Image
 
@@ -211,13 +210,6 @@ def _overlap(
 def _mix(plane: Plane, covered: Counts, sums: Counts) -> None:
     """Takes `sums` for as many pixels as are covered of each sample."""
     plane[:] = (plane * (_PIXELS - covered) + sums + _PIXELS // 2) // _PIXELS
-
-
-def plane_of(frame: av.VideoFrame, index: int) -> Plane:
-    """The samples of a plane [height, width], not a copy."""
-    plane = frame.planes[index]
-    rows = np.frombuffer(memoryview(cast(Buffer, plane)), np.uint8)
-    return rows.reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
 def rgb_to_yuv(colours: Colours) -> NDArray[np.float64]:

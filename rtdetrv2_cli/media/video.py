@@ -16,7 +16,7 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from rtdetrv2_cli.errors import InputError, TruncatedError
-from rtdetrv2_cli.media.colour import frame_to_rgb
+from rtdetrv2_cli.media.colour import frame_to_channels, frame_to_rgb, has_channels
 from rtdetrv2_cli.media.hardware import Hardware, planar
 from rtdetrv2_cli.media.limits import most_pixels, refuse_large
 from rtdetrv2_cli.media.names import is_read_once, is_url, redact
@@ -24,7 +24,7 @@ from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, fro
 from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, go_on, select
 from rtdetrv2_cli.media.side_data import side_data
 from rtdetrv2_cli.media.tone_map import Light
-from rtdetrv2_cli.types import Frame, Image, Size, SourceInfo
+from rtdetrv2_cli.types import Channels, Frame, Image, Size, SourceInfo
 
 _log = logging.getLogger(__name__)
 
@@ -276,6 +276,7 @@ class _Reader:
                 float(pts * self._time_base),
                 decoded.duration or None,
                 decoded=decoded if upright == Upright() else None,
+                channels=upright.channels(decoded),
                 converted_from=None if light is None else light.kind,
             )
             self.count += 1
@@ -459,6 +460,12 @@ class Upright:
             axes = 0 if not self.mirrored_x else -1 if self.mirrored_y else 1
             image = cv2.flip(image, axes)  # type: ignore[assignment]
         return image
+
+    def channels(self, frame: av.VideoFrame) -> Callable[[], Channels] | None:
+        """How to make the same pixels in three parts; None where it is not known."""
+        if self == Upright() and has_channels(frame):
+            return partial(frame_to_channels, frame)
+        return None
 
 
 _UNKNOWN: Final = Size(0, 0)

@@ -321,6 +321,8 @@ class VideoWriter:
         context.pix_fmt = encoder.pixel_format
         context.time_base = self._time_base
         context.flags |= Flags.frame_duration
+        # As ffmpeg does; PyAV cuts each frame into slices, which keeps half the cores waiting.
+        context.thread_type = "FRAME"
         context.gop_size = max(
             1, min(_MOST_FRAMES_BETWEEN_KEYS, round(self._rate * _KEYFRAME_SECONDS))
         )

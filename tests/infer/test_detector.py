@@ -7,7 +7,6 @@ import pytest
 from rtdetrv2_cli.errors import InputError, UsageError
 from rtdetrv2_cli.infer.detector import Detector, detect
 from rtdetrv2_cli.infer.engine import Prediction
-from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.types import Detections, Failure, Frame, Result, Size, SourceEvent, SourceInfo
 
 LABELS = ("person", "car", "dog")
@@ -20,7 +19,6 @@ class FakeEngine:
     labels = LABELS
     info = SimpleNamespace(confidence=None)
     device = "cpu"
-    resize = staticmethod(stretch)
     requests = 1
     room = None
     is_steady = True

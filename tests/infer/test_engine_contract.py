@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from rtdetrv2_cli.infer.engine import Engine, Prediction, open_engine
-from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
@@ -21,7 +20,6 @@ class FakeEngine:
     info = ModelInfo("fake", "")
     name = "fake"
     device = "cpu"
-    resize = staticmethod(stretch)
     dtype = "fp32"
     requests = 1
     room = None
@@ -152,25 +150,3 @@ def test_it_gives_the_same_twice_and_leaves_its_input_alone(engine):
     first, second = engine(batch), engine(batch)
     np.testing.assert_array_equal(first.logits, second.logits)
     np.testing.assert_array_equal(batch, before)
-
-
-@pytest.mark.parametrize(
-    ("height", "width"), [(64, 96), (300, 500), (721, 1283), (40, 30), (1, 1), (5, 900)]
-)
-def test_pictures_are_stretched_as_pillow_does_it(engine, height, width):
-    rng = np.random.default_rng(height)
-    coarse = rng.integers(0, 256, (max(1, height // 8), max(1, width // 8), 3), np.uint8)
-    image = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
-    image = np.resize(image, (height, width, 3)) // 2 + rng.integers(0, 128, 3, np.uint8)
-    ours, expected = (f(image, Size(64, 96)) for f in (engine.resize, stretch))
-    assert (ours.shape, ours.dtype) == ((64, 96, 3), np.uint8)
-    difference = np.abs(ours.astype(int) - expected)
-    assert difference.max() <= 1
-    assert (difference > 0).mean() < 0.01
-
-
-def test_a_picture_that_may_not_be_written_to_is_stretched_too(engine):
-    image = np.full((30, 40, 3), 7, np.uint8)
-    image.flags.writeable = False
-    for turned in (image, image[:, ::-1], image.transpose(1, 0, 2)):
-        assert (engine.resize(turned, Size(64, 96)) == 7).all()

@@ -4,10 +4,10 @@ import av
 import numpy as np
 import pytest
 
-from rtdetrv2_cli.media.colour import Colours, frame_to_rgb, rgb_to_yuv420
+from rtdetrv2_cli.media.colour import Colours, frame_to_rgb, plane_of, rgb_to_yuv420
 from rtdetrv2_cli.media.draw import Annotator
 from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
-from rtdetrv2_cli.media.planes import Planes, plane_of, suits
+from rtdetrv2_cli.media.planes import Planes, suits
 from rtdetrv2_cli.media.source import open_source
 from rtdetrv2_cli.types import Detections, Result, ZoneCount
 

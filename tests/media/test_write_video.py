@@ -550,6 +550,10 @@ def test_quality_and_speed_act(make_clip, out):
     assert b"subme=2" in (out / "20.mp4").read_bytes()
 
 
+def test_frames_are_encoded_side_by_side_and_not_cut_into_slices(make_clip, out):
+    assert b"sliced_threads=0" in convert(make_clip(), out / "a.mp4").read_bytes()
+
+
 def test_an_unknown_codec_names_what_there_is(make_clip, out):
     with pytest.raises(OutputError, match=r"no encoder for 'mpeg9'.*h264"):
         convert(make_clip(), out / "a.mp4", vcodec="mpeg9")

@@ -249,6 +249,7 @@ class StreamReader:
                 TIME_BASE,
                 seconds,
                 decoded=picture.decoded if decoder.upright == Upright() else None,
+                channels=decoder.upright.channels(picture.decoded),
                 converted_from=None if light is None else light.kind,
                 arrival=arrival,
             )
