@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, split, unflatten
 
-from rtdetrv2_cli.model.layers import start_at_zero, start_xavier
+from rtdetrv2_cli.model.layers import start_at_zero, start_xavier, widened
 
 
 class SelfAttention(nn.Module):
@@ -103,35 +103,40 @@ class DeformableAttention(nn.Module):
         if method == "discrete":  # no gradient reaches what is rounded
             self.sampling_offsets.requires_grad_(False)
 
-    def forward(
-        self, query: Tensor, boxes: Tensor, memory: Tensor, shapes: Sequence[tuple[int, int]]
-    ) -> Tensor:
-        """Gathers from `memory` what each query's box points at.
+    def values(self, memory: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """What is sampled, in the precision of locations: float32 at least.
 
         Args:
-            query: [b, q, d]
-            boxes: [b, q, 4] cxcywh in 0..1, in float32 at least: the precision of all locations.
             memory: [b, s, d], the maps of all levels, row-major, one after the other.
             shapes: Height and width of each level's map; their areas add up to s.
 
         Returns:
-            [b, q, d]
+            A map [b·heads, d/heads, h, w] for each level.
         """
         value = unflatten(self.value_proj(memory), -1, (self.heads, -1))  # [b, s, heads, d/heads]
+        value = value.permute(0, 2, 3, 1).to(widened(value.dtype)).flatten(0, 1)
+        levels = split(value, [h * w for h, w in shapes], dim=-1)  # [b·heads, d/heads, h·w] each
+        return [unflatten(level, -1, shape) for level, shape in zip(levels, shapes, strict=True)]
+
+    def forward(self, query: Tensor, boxes: Tensor, values: Sequence[Tensor]) -> Tensor:
+        """Gathers from the maps what each query's box points at.
+
+        Args:
+            query: [b, q, d]
+            boxes: [b, q, 4] cxcywh in 0..1, in float32 at least: the precision of all locations.
+            values: What is sampled, [b·heads, d/heads, h, w] for each level; see `values`.
+
+        Returns:
+            [b, q, d]
+        """
         # samples are taken, weighted and summed in the locations' precision; queries come last,
         # as the long dimension is the one that arithmetic should run along
-        value = value.permute(0, 2, 3, 1).to(boxes.dtype).flatten(0, 1)  # [b·heads, d/heads, s]
         weights = unflatten(self.attention_weights(query), -1, (self.heads, -1)).softmax(-1)
         weights = weights.permute(0, 2, 3, 1).to(boxes.dtype).flatten(0, 1)  # [b·heads, points, q]
         locations = self._locations(query, boxes)  # [b·heads, points, q, 2]
         samples = [
-            self.sampler(unflatten(level, -1, shape), xy)
-            for level, xy, shape in zip(
-                split(value, [h * w for h, w in shapes], dim=-1),
-                split(locations, self.num_points, dim=1),
-                shapes,
-                strict=True,
-            )
+            self.sampler(value, xy)
+            for value, xy in zip(values, split(locations, self.num_points, dim=1), strict=True)
         ]
         x = (torch.cat(samples, dim=2) * weights.unsqueeze(1)).sum(2)  # [b·heads, d/heads, q]
         x = unflatten(x, 0, (-1, self.heads)).flatten(1, 2).to(query.dtype)  # [b, d, q]

@@ -1,6 +1,6 @@
 """Query selection, the decoder's layers, and the heads. Knows no backbone and no loss."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -111,8 +111,8 @@ class Decoder(nn.Module):
         memory, shapes = self.flatten(maps)
         selection = self.select(memory, shapes)
         boxes = selection.box_logits.detach().sigmoid()
-        steps = self.refine(selection.content, boxes, memory, shapes, layers=self.evaluated_layers)
-        return selection, steps
+        values = self._values(memory, shapes, layers=self.evaluated_layers)
+        return selection, self.refine(selection.content, boxes, values)
 
     def learn(self, maps: Sequence[Tensor], noised: "NoisedQueries | None") -> TrainingSteps:
         """Selection, and all layers with noised queries before the selected ones."""
@@ -125,9 +125,8 @@ class Decoder(nn.Module):
             content = torch.cat([self.denoising_class_embed(noised.class_ids), content], dim=1)
             boxes = torch.cat([noised.box_logits.to(boxes.dtype).sigmoid(), boxes], dim=1)
         mask = None if noised is None else noised.mask
-        steps = self.refine(
-            content, boxes, memory, shapes, layers=len(self.decoder.layers), mask=mask
-        )
+        values = self._values(memory, shapes, layers=len(self.decoder.layers))
+        steps = self.refine(content, boxes, values, mask=mask)
         answers = [
             Answer(_wide(score_head(step.hidden)), learned)
             for score_head, step, learned in zip(
@@ -164,7 +163,10 @@ class Decoder(nn.Module):
     def select(self, memory: Tensor, shapes: Shapes) -> Selection:
         """The best-scored positions of memory [b, s, d] as queries, best first."""
         anchors, valid = make_anchors(shapes, dtype=widened(memory.dtype), device=memory.device)
-        encoded = self.enc_output(memory * valid)  # [b, s, d]
+        return self.select_encoded(self.enc_output(memory * valid), anchors)
+
+    def select_encoded(self, encoded: Tensor, anchors: Tensor) -> Selection:
+        """As `select`, of what the heads see [b, s, d], and the boxes [s, 4] it starts from."""
         scores = self.enc_score_head(encoded)  # [b, s, c]
         index = self.rank(scores, self.num_queries)  # [b, q]
         selected = _take(encoded, index)  # [b, q, d]
@@ -179,33 +181,34 @@ class Decoder(nn.Module):
         self,
         hidden: Tensor,
         boxes: Tensor,
-        memory: Tensor,
-        shapes: Shapes,
+        values: Iterable[Sequence[Tensor]],
         *,
-        layers: int,
         mask: Tensor | None = None,
     ) -> list[Refinement]:
-        """Runs the first decoder layers.
+        """Runs as many decoder layers as there are values.
 
         Args:
             hidden: [b, q, d] content of the queries.
             boxes: [b, q, 4] cxcywh in 0..1, in float32 at least.
-            memory: [b, s, d]
-            shapes: Of the levels in `memory`.
-            layers: How many layers to run.
+            values: What each layer samples, level by level; see `DeformableAttention.values`.
             mask: [q, q] boolean, True where the row's query may see the column's.
         """
         steps = []
-        for layer, box_head in islice(
-            zip(self.decoder.layers, self.dec_bbox_head, strict=True), layers
+        for sampled, layer, box_head in zip(
+            values, self.decoder.layers, self.dec_bbox_head, strict=False
         ):
             position = self.query_pos_head(boxes.to(hidden.dtype))
-            hidden = layer(hidden, position, boxes, memory, shapes, mask)
+            hidden = layer(hidden, position, boxes, sampled, mask)
             shift = box_head(hidden).to(boxes.dtype)
             refined = (shift + logit(boxes)).sigmoid()
             steps.append(Refinement(hidden, shift, refined))
             boxes = refined.detach()
         return steps
+
+    def _values(self, memory: Tensor, shapes: Shapes, *, layers: int) -> Iterator[Sequence[Tensor]]:
+        for layer in islice(self.decoder.layers, layers):
+            assert isinstance(layer, DecoderLayer)
+            yield layer.cross_attn.values(memory, shapes)
 
     def _start(self) -> None:
         """The authors' initial values, where they differ from torch's."""
@@ -266,13 +269,12 @@ class DecoderLayer(nn.Module):
         x: Tensor,
         position: Tensor,
         boxes: Tensor,
-        memory: Tensor,
-        shapes: Shapes,
+        values: Sequence[Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
         """[b, q, d] -> [b, q, d]; arguments as in `Decoder.refine`."""
         x = self.norm1(x + self.self_attn(x + position, x, mask))
-        x = self.norm2(x + self.cross_attn(x + position, boxes, memory, shapes))
+        x = self.norm2(x + self.cross_attn(x + position, boxes, values))
         return self.norm3(x + self.linear2(self.act(self.linear1(x))))
 
 

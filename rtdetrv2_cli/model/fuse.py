@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rtdetrv2_cli.model.decoder import Decoder
 from rtdetrv2_cli.model.encoder import RepVgg
+from rtdetrv2_cli.model.folded import FoldedDecoder
 from rtdetrv2_cli.model.hgnetv2 import ConvBN
-from rtdetrv2_cli.model.layers import BatchNorm, ConvNorm
+from rtdetrv2_cli.model.layers import ConvNorm
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -17,14 +19,26 @@ M = TypeVar("M", bound=nn.Module)
 def fuse(model: M) -> M:
     """A faster model of the same answers, for inference only; `model` stays as it is.
 
-    Folds the norms of PResNet, HGNetv2, encoder and decoder into their convolutions, and the two
-    branches of each RepVGG block into one. A timm backbone stays as it is: its structure is
-    timm's own. Folding runs in float64, so answers differ by rounding only. The weights have
-    other names afterwards: save the original.
+    Folds the norms of PResNet, HGNetv2 and encoder into their convolutions, the two branches of
+    each RepVGG block into one, and the decoder's projections into what uses them. A timm backbone
+    stays as it is: its structure is timm's own. Folding runs in float64, so answers differ by
+    rounding only. The weights have other names afterwards: save the original.
     """
     fused = deepcopy(model).eval()
     _fold_children(fused)
     return fused.requires_grad_(False)
+
+
+def _folded_decoder(decoder: Decoder) -> FoldedDecoder:
+    """A decoder without `input_proj`, and without its memory."""
+    projections = [
+        (kernel[:, :, 0, 0], bias)
+        for kernel, bias in (
+            _kernel_and_bias(project.get_submodule("conv"), project.get_submodule("norm"))
+            for project in decoder.input_proj
+        )
+    ]
+    return FoldedDecoder(decoder, projections)
 
 
 def _fold_children(parent: nn.Module) -> None:
@@ -38,6 +52,8 @@ def _fold_children(parent: nn.Module) -> None:
 
 def _folded(module: nn.Module) -> nn.Module | None:
     match module:
+        case Decoder():
+            return _folded_decoder(module)
         case RepVgg(conv1=wide, conv2=narrow):
             kernel, bias = _kernel_and_bias(wide.conv, wide.norm)
             kernel1, bias1 = _kernel_and_bias(narrow.conv, narrow.norm)
@@ -51,7 +67,7 @@ def _folded(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def _kernel_and_bias(conv: nn.Module, norm: BatchNorm) -> tuple[Tensor, Tensor]:
+def _kernel_and_bias(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Float64 kernel [o, i, k, k] and bias [o] of a convolution and the norm after it."""
     state = {name: tensor.double() for name, tensor in norm.state_dict().items()}
     scale = state["weight"] / torch.sqrt(state["running_var"] + norm.eps)

@@ -62,7 +62,7 @@ def test_deformable_attention_equals_its_definition(method, shapes, num_points):
     memory = torch.randn(2, sum(h * w for h, w in shapes), 16, dtype=torch.float64)
     boxes = torch.rand(2, 5, 4, dtype=torch.float64)
     with torch.no_grad():
-        answer = attention(query, boxes, memory, shapes).numpy()
+        answer = attention(query, boxes, attention.values(memory, shapes)).numpy()
     state = {name: tensor.numpy() for name, tensor in attention.state_dict().items()}
     expected = _defined(
         state, query.numpy(), boxes.numpy(), memory.numpy(), shapes, num_points, method
@@ -153,7 +153,8 @@ def test_half_precision_looks_where_float32_boxes_say():
     memory = ramp.view(1, 130, 1).expand(-1, -1, 8)
     boxes = torch.tensor([[[0.98, 0.5, 0.1, 0.1], [0.98 - 1 / 1024, 0.5, 0.1, 0.1]]])
     half = attention.bfloat16()
-    samples = half(torch.zeros(1, 2, 8).bfloat16(), boxes, memory.bfloat16(), shapes)
+    values = half.values(memory.bfloat16(), shapes)
+    samples = half(torch.zeros(1, 2, 8).bfloat16(), boxes, values)
     assert samples.dtype == torch.bfloat16
     # an eighth of a pixel, of three equal weights one; bfloat16 would be off by half a pixel
     difference = samples[0, 1] - samples[0, 0]

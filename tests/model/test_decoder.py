@@ -128,15 +128,14 @@ def test_more_queries_and_all_layers_run_under_a_mask(decoder, tiny_config):
     memory, shapes = decoder.flatten(_maps(tiny_config))
     selection = decoder.select(memory, shapes)
     content, boxes = selection.content, selection.box_logits.sigmoid()
-    alone = decoder.refine(content, boxes, memory, shapes, layers=2)
+    values = [layer.cross_attn.values(memory, shapes) for layer in decoder.decoder.layers]
+    alone = decoder.refine(content, boxes, values[:2])
     mask = torch.ones(14, 14, dtype=torch.bool)
     mask[4:, :4] = False
     together = decoder.refine(
         torch.cat([torch.randn_like(content[:, :4]), content], dim=1),
         torch.cat([torch.rand_like(boxes[:, :4]), boxes], dim=1),
-        memory,
-        shapes,
-        layers=2,
+        values[:2],
         mask=mask,
     )
     assert together[1].boxes.shape == (2, 14, 4)

@@ -54,7 +54,9 @@ def test_no_norm_and_no_branch_is_left(model):
     convolutions = [m for m in fused.modules() if isinstance(m, nn.Conv2d)]
     assert all(conv.bias is not None for conv in convolutions)
     before = sum(isinstance(m, nn.Conv2d) for m in model.modules())
-    assert len(convolutions) == before - 12  # 3 RepVGG blocks in each of 4 fusions
+    repvgg = 12  # 3 blocks in each of 4 fusions
+    added = 3 * model.config.evaluated_layers  # a projection to values at each of 3 levels
+    assert len(convolutions) == before - repvgg + added
     assert not any(p.requires_grad for p in fused.parameters())
 
 

@@ -1,0 +1,94 @@
+"""The decoder's deploy form: what follows each map's projection is folded into it."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor, nn, unflatten
+
+from rtdetrv2_cli.model.decoder import (
+    Decoder,
+    DecoderLayer,
+    Refinement,
+    Selection,
+    make_anchors,
+)
+from rtdetrv2_cli.model.layers import widened
+
+Affine = tuple[Tensor, Tensor]
+"""Float64 matrix [o, i] and bias [o]."""
+
+
+class FoldedDecoder(Decoder):
+    """A decoder that never makes the memory: a 1x1 convolution on each map does for each use.
+
+    The projection of a map, and the linear layer before the heads or a layer's projection to
+    values, are one product; and values come out as the maps that are sampled. Layers that are not
+    evaluated are left out. For inference only.
+
+    Args:
+        decoder: What it is made of; modules are shared, and it stays as it is.
+        projections: What each level's `input_proj` does.
+    """
+
+    def __init__(self, decoder: Decoder, projections: Sequence[Affine]) -> None:
+        nn.Module.__init__(self)
+        self.num_queries, self.rank = decoder.num_queries, decoder.rank
+        self.tgt_embed, self.query_pos_head = decoder.tgt_embed, decoder.query_pos_head
+        self.enc_score_head, self.enc_bbox_head = decoder.enc_score_head, decoder.enc_bbox_head
+        self.dec_score_head, self.dec_bbox_head = decoder.dec_score_head, decoder.dec_bbox_head
+        self.decoder = decoder.decoder
+        self.encoded = _after(projections, decoder.enc_output.proj)
+        self.norm = decoder.enc_output.norm
+        self.beyond = nn.Parameter(decoder.enc_output.proj.bias.detach())
+        """What the linear layer makes of a position that must not be used, whose memory is 0."""
+        layers = [_layer(layer) for layer in self.decoder.layers]
+        self.values = nn.ModuleList(
+            _after(projections, layer.cross_attn.value_proj)
+            for layer in islice(layers, decoder.evaluated_layers)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Selection, list[Refinement]]:
+        """Selection and the layers up to the evaluated one, from maps [b, c, h, w]."""
+        anchors, valid = make_anchors(
+            [(x.shape[2], x.shape[3]) for x in maps],
+            dtype=widened(maps[0].dtype),
+            device=maps[0].device,
+        )
+        projected = [
+            project(x).flatten(2).transpose(1, 2)
+            for project, x in zip(self.encoded, maps, strict=True)
+        ]
+        encoded = torch.where(valid, torch.cat(projected, dim=1), self.beyond)  # [b, s, d]
+        selection = self.select_encoded(self.norm(encoded), anchors)
+        boxes = selection.box_logits.sigmoid()
+        return selection, self.refine(selection.content, boxes, self._sampled(maps))
+
+    def _sampled(self, maps: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        for layer, projects in zip(self.decoder.layers, self.values, strict=False):
+            assert isinstance(projects, nn.ModuleList)
+            heads = _layer(layer).cross_attn.heads
+            values = [project(x).contiguous() for project, x in zip(projects, maps, strict=True)]
+            yield [unflatten(x, 1, (heads, -1)).flatten(0, 1).to(widened(x.dtype)) for x in values]
+
+
+def _layer(module: nn.Module) -> DecoderLayer:
+    assert isinstance(module, DecoderLayer)
+    return module
+
+
+def _after(projections: Sequence[Affine], linear: nn.Linear) -> nn.ModuleList:
+    """A 1x1 convolution for each level: its projection and then `linear`."""
+    weight, bias = (x.detach().double() for x in (linear.weight, linear.bias))
+    return nn.ModuleList(
+        _convolution(weight @ matrix, weight @ shift + bias, like=linear.weight)
+        for matrix, shift in projections
+    )
+
+
+def _convolution(weight: Tensor, bias: Tensor, *, like: Tensor) -> nn.Conv2d:
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device=like.device, dtype=like.dtype)
+    with torch.no_grad():
+        conv.weight.copy_(weight[:, :, None, None])
+        conv.bias.copy_(bias)  # type: ignore[union-attr]  # it has one
+    return conv
