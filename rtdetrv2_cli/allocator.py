@@ -2,6 +2,9 @@
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 """Of glibc's `mallopt`."""
@@ -27,9 +30,34 @@ def share_arenas() -> None:
     _tell(_M_ARENA_MAX, _ARENAS)
 
 
+@contextmanager
+def returned_regularly(seconds: float = 60.0) -> Iterator[None]:
+    """Gives back to the system, now and then, what lies free between blocks in use.
+
+    Cameras that come and go together make the heap as large as it ever gets, and one block at its
+    end would keep it so.
+    """
+    trim, done = _of_glibc("malloc_trim"), Event()
+
+    def give_back() -> None:
+        while not done.wait(seconds):
+            trim(0)
+
+    thread = Thread(target=give_back, name="allocator", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def _tell(parameter: int, value: int) -> None:
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # else it is another C library
-        mallopt(parameter, value)
+    _of_glibc("mallopt")(parameter, value)
+
+
+def _of_glibc(name: str) -> Callable[..., object]:
+    """A function of the C library; one that does nothing where it is another library."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    found: Callable[..., object] = getattr(library, name, lambda *_: None)
+    return found

@@ -1,4 +1,4 @@
-"""What a step frees serves the next one."""
+"""What is freed serves others: the next step, other threads, other programs."""
 
 import platform
 import subprocess
@@ -69,3 +69,41 @@ def test_threads_share_what_others_have_freed():
 
     assert heaps("shared") <= 3  # one of them may lie across a border
     assert heaps("each their own") > 3
+
+
+RETURNED = """
+import ctypes, re, sys, time
+from contextlib import nullcontext
+from pathlib import Path
+from rtdetrv2_cli.allocator import returned_regularly
+libc = ctypes.CDLL(None)
+libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+blocks = [libc.malloc(100_000) for _ in range(400)]
+for block in blocks:
+    ctypes.memset(block, 1, 100_000)
+blocks.pop()  # it keeps the heap as large as it is
+for block in blocks:
+    libc.free(block)
+before, end = resident(), time.monotonic() + (30 if sys.argv[1] == "returned" else 1)
+with returned_regularly(0.05) if sys.argv[1] == "returned" else nullcontext():
+    while before - resident() < 30_000 and time.monotonic() < end:
+        time.sleep(0.05)
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_is_free_in_the_middle_is_given_back():
+    def kilobytes(how):
+        done = subprocess.run(
+            [sys.executable, "-c", RETURNED, how], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert kilobytes("returned") > 30_000
+    assert kilobytes("plain") < 10_000  # else the test would show nothing

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.allocator import share_arenas
+from rtdetrv2_cli.allocator import returned_regularly, share_arenas
 from rtdetrv2_cli.cli import console, resuming
 from rtdetrv2_cli.cli.plan import STDOUT, Plan
 from rtdetrv2_cli.cli.report import Report, public_options
@@ -394,7 +394,8 @@ def _for_weeks() -> Iterator[None]:
     gc.collect()
     gc.freeze()
     try:
-        yield
+        with returned_regularly():
+            yield
     finally:
         gc.unfreeze()
 
