@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rtdetrv2_cli.types import Size
 
 app = Typer(
-    help="Write a model as ONNX or for OpenVINO, checked against PyTorch.", no_args_is_help=True
+    help="Write a model as ONNX, for OpenVINO or as TorchScript, checked against PyTorch.",
+    no_args_is_help=True,
 )
 
 Name = Annotated[
@@ -91,6 +92,25 @@ def openvino(
     from rtdetrv2_cli.export.export import export_openvino
 
     _tell(export_openvino(loaded, target, size=size, raw=raw))
+
+
+@app.command()
+@configured
+def torchscript(
+    model: Name,
+    output: Output = None,
+    imgsz: opt.ImageSize = None,
+    raw: Raw = False,
+    overwrite: opt.Overwrite = False,
+    offline: opt.Offline = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """Write a .torchscript file for PyTorch alone, with the inputs and outputs of the ONNX file."""
+    target = _target(model, output, (".torchscript",), overwrite=overwrite)
+    loaded, size = _load(model, imgsz, offline=offline, no_progress=no_progress)
+    from rtdetrv2_cli.export.export import export_torchscript
+
+    _tell(export_torchscript(loaded, target, size=size, raw=raw))
 
 
 def _target(model: str, output: Path | None, suffixes: tuple[str, ...], *, overwrite: bool) -> Path:

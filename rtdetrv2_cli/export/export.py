@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.export import torchscript
 from rtdetrv2_cli.export.facts import facts
 from rtdetrv2_cli.export.verify import Run, verify
 from rtdetrv2_cli.infer import onnx_graph
@@ -73,12 +74,28 @@ def export_openvino(
     return _export(network, size, (path, path.with_suffix(".bin")), write)
 
 
+def export_torchscript(
+    loaded: LoadedModel, path: Path, *, size: Size | None = None, raw: bool = False
+) -> Exported:
+    """A TorchScript file, in float32.
+
+    Arguments and errors are those of `export_onnx`.
+    """
+    network, size = _network(loaded, size, raw=raw)
+
+    def write(part: Path) -> Run:
+        torchscript.write(network, size, part, facts(loaded, size))
+        return torchscript.runner(part)
+
+    return _export(network, size, (path,), write)
+
+
 def _network(loaded: LoadedModel, size: Size | None, *, raw: bool) -> tuple[RawNetwork, Size]:
     config = loaded.model.config
     size = size or Size(*config.image_size)
     check_size(size, config.num_queries)
     kind = RawNetwork if raw else DetectingNetwork
-    return kind(loaded.model).eval(), size
+    return kind(loaded.model, size).eval(), size
 
 
 def _export(network: RawNetwork, size: Size, paths: tuple[Path, ...], write: Writer) -> Exported:

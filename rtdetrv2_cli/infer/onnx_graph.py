@@ -95,7 +95,7 @@ def picture_graph(model: RtDetrV2ForObjectDetection, size: Size) -> bytes:
     check_size(size, model.config.num_queries)
     with TemporaryDirectory() as folder:
         path = Path(folder, "graph.onnx")
-        write(PictureNetwork(model), size, path, {}, opset=OPSETS[-1])
+        write(PictureNetwork(model, size), size, path, {}, opset=OPSETS[-1])
         return path.read_bytes()
 
 

@@ -52,7 +52,7 @@ def raw_graph(model: RtDetrV2ForObjectDetection, size: Size) -> Model:
         UsageError: the size is too small for the model.
     """
     check_size(size, model.config.num_queries)
-    steps = PrePostProcessor(convert(RawNetwork(model), size))
+    steps = PrePostProcessor(convert(RawNetwork(model, size), size))
     steps.input().tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
     steps.input().model().set_layout(Layout("NCHW"))
     steps.input().preprocess().convert_element_type(Type.f32).scale(255.0)

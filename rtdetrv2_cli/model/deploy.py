@@ -5,17 +5,18 @@ from torch import Tensor, nn
 
 from rtdetrv2_cli.model.fuse import fuse
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+from rtdetrv2_cli.types import Size
 
 
 class RawNetwork(nn.Module):
-    """Answers with every query's logits and box."""
+    """Answers with every query's logits and box, for pictures of one size."""
 
     inputs: tuple[str, ...] = ("images",)
     outputs: tuple[str, ...] = ("logits", "pred_boxes")
 
-    def __init__(self, model: RtDetrV2ForObjectDetection) -> None:
+    def __init__(self, model: RtDetrV2ForObjectDetection, size: Size) -> None:
         super().__init__()
-        self.network = fuse(model)
+        self.network = fuse(model, size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[b, 3, H, W] RGB in 0..1 -> logits [b, q, c] and boxes [b, q, 4], cxcywh in 0..1."""

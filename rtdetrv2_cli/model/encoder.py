@@ -40,6 +40,12 @@ class HybridEncoder(nn.Module):
         self.downsample_convs = nn.ModuleList(conv(dim, dim, 3, 2) for _ in steps)
         self.pan_blocks = nn.ModuleList(CspRep(config) for _ in steps)
 
+    def fix_size(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """Makes what depends on height and width of each map constant, for inference."""
+        for level, attend in zip(self.attended_levels, self.encoder, strict=True):
+            assert isinstance(attend, Aifi)
+            attend.fix_size(*shapes[level], self.temperature)
+
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Mixes the maps.
 
@@ -73,14 +79,26 @@ class Aifi(nn.Module):
     def __init__(self, config: RtDetrV2Config) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.dim = config.encoder_hidden_dim
+        self.register_buffer("positions", None)
+
+    positions: Tensor | None
+    """[h·w, d], where the size is fixed."""
+
+    def fix_size(self, height: int, width: int, temperature: float) -> None:
+        """Makes the positions constant, of the only map there will be."""
+        dtype = next(self.parameters()).dtype
+        self.positions = position_table(height, width, self.dim, temperature, dtype=dtype)
 
     def forward(self, x: Tensor, temperature: float) -> Tensor:
         """[b, d, h, w] -> [b, d, h, w]."""
         height, width = x.shape[-2:]
         tokens = x.flatten(2).transpose(1, 2)  # [b, h·w, d]
-        positions = position_table(
-            height, width, x.shape[1], temperature, dtype=x.dtype, device=x.device
-        )
+        positions = self.positions
+        if positions is None:
+            positions = position_table(
+                height, width, self.dim, temperature, dtype=x.dtype, device=x.device
+            )
         for layer in self.layers:
             tokens = layer(tokens, positions)
         return torch.unflatten(tokens.transpose(1, 2), 2, (height, width))

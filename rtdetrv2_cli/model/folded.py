@@ -11,6 +11,7 @@ from rtdetrv2_cli.model.decoder import (
     DecoderLayer,
     Refinement,
     Selection,
+    Shapes,
     make_anchors,
 )
 from rtdetrv2_cli.model.layers import widened
@@ -33,6 +34,8 @@ class FoldedDecoder(Decoder):
 
     def __init__(self, decoder: Decoder, projections: Sequence[Affine]) -> None:
         nn.Module.__init__(self)
+        self.register_buffer("anchors", None)
+        self.register_buffer("valid", None)
         self.num_queries, self.rank = decoder.num_queries, decoder.rank
         self.tgt_embed, self.query_pos_head = decoder.tgt_embed, decoder.query_pos_head
         self.enc_score_head, self.enc_bbox_head = decoder.enc_score_head, decoder.enc_bbox_head
@@ -48,13 +51,13 @@ class FoldedDecoder(Decoder):
             for layer in islice(layers, decoder.evaluated_layers)
         )
 
+    anchors: Tensor | None
+    """Logits of the boxes at every position, where the size is fixed, and whether each counts."""
+    valid: Tensor | None
+
     def forward(self, maps: Sequence[Tensor]) -> tuple[Selection, list[Refinement]]:
         """Selection and the layers up to the evaluated one, from maps [b, c, h, w]."""
-        anchors, valid = make_anchors(
-            [(x.shape[2], x.shape[3]) for x in maps],
-            dtype=widened(maps[0].dtype),
-            device=maps[0].device,
-        )
+        anchors, valid = self._anchors_of(maps)
         projected = [
             project(x).flatten(2).transpose(1, 2)
             for project, x in zip(self.encoded, maps, strict=True)
@@ -63,6 +66,19 @@ class FoldedDecoder(Decoder):
         selection = self.select_encoded(self.norm(encoded), anchors)
         boxes = selection.box_logits.sigmoid()
         return selection, self.refine(selection.content, boxes, self._sampled(maps))
+
+    def fix_size(self, shapes: Shapes) -> None:
+        """Makes the anchors constants, of the only maps there will be.
+
+        They are converted with the module: in half precision they would lose theirs.
+        """
+        self.anchors, self.valid = make_anchors(shapes, dtype=widened(self.beyond.dtype))
+
+    def _anchors_of(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        if self.anchors is not None and self.valid is not None:
+            return self.anchors, self.valid
+        shapes = [(x.shape[2], x.shape[3]) for x in maps]
+        return make_anchors(shapes, dtype=widened(maps[0].dtype), device=maps[0].device)
 
     def _sampled(self, maps: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         for layer, projects in zip(self.decoder.layers, self.values, strict=False):

@@ -8,16 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtdetrv2_cli.model.decoder import Decoder
-from rtdetrv2_cli.model.encoder import RepVgg
+from rtdetrv2_cli.model.encoder import HybridEncoder, RepVgg
 from rtdetrv2_cli.model.folded import FoldedDecoder
 from rtdetrv2_cli.model.hgnetv2 import ConvBN
 from rtdetrv2_cli.model.layers import ConvNorm
+from rtdetrv2_cli.types import Size
 
 M = TypeVar("M", bound=nn.Module)
 
+_STRIDES = (8, 16, 32)
+"""Of the maps that the decoder looks at, in pixels."""
 
-def fuse(model: M) -> M:
+
+def fuse(model: M, size: Size | None = None) -> M:
     """A faster model of the same answers, for inference only; `model` stays as it is.
+
+    Given the only `size` that pictures will have, what depends on it alone is constant.
 
     Folds the norms of PResNet, HGNetv2 and encoder into their convolutions, the two branches of
     each RepVGG block into one, and the decoder's projections into what uses them. A timm backbone
@@ -26,11 +32,15 @@ def fuse(model: M) -> M:
     """
     fused = deepcopy(model).eval()
     _fold_children(fused)
+    if size is not None:
+        shapes = [(size.height // stride, size.width // stride) for stride in _STRIDES]
+        for module in fused.modules():
+            if isinstance(module, HybridEncoder | FoldedDecoder):
+                module.fix_size(shapes)
     return fused.requires_grad_(False)
 
 
 def _folded_decoder(decoder: Decoder) -> FoldedDecoder:
-    """A decoder without `input_proj`, and without its memory."""
     projections = [
         (kernel[:, :, 0, 0], bias)
         for kernel, bias in (

@@ -17,6 +17,12 @@ def test_it_says_what_it_wrote_and_refuses_to_write_it_again(cli, tiny_weights, 
     assert "tiny.onnx exists: say --overwrite" in again.err
 
 
+def test_torchscript_needs_nothing_else(cli, tiny_weights, tmp_path):
+    done = cli("export", "torchscript", tiny_weights, "--imgsz", "64", "--raw")
+    assert done.code == 0, done.err
+    assert (tmp_path / "tiny.torchscript").is_file()
+
+
 @pytest.mark.parametrize(("form", "what"), [("onnx", "'rtdetrv2[onnx]'"), ("openvino", "openvino")])
 def test_a_missing_package_is_one_sentence_with_its_remedy(
     cli, tiny_weights, monkeypatch, form, what
@@ -33,6 +39,7 @@ def test_a_missing_package_is_one_sentence_with_its_remedy(
     [
         (("onnx", "roadusers", "-o", "a.pb"), "must end in .onnx"),
         (("openvino", "roadusers", "-o", "a.onnx"), "must end in .xml"),
+        (("torchscript", "roadusers", "-o", "a.pt"), "must end in .torchscript"),
         (("onnx", "hf://a/b"), "say with -o"),
         (("onnx", "roadusers", "--opset", "15"), "16"),
     ],

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from rtdetrv2_cli.errors import ModelError, OutputError, UsageError
-from rtdetrv2_cli.export import export, verify
-from rtdetrv2_cli.export.export import export_onnx, export_openvino
+from rtdetrv2_cli.export import export, torchscript, verify
+from rtdetrv2_cli.export.export import export_onnx, export_openvino, export_torchscript
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.openvino_engine import import_openvino
 from rtdetrv2_cli.infer.postprocess import postprocess
@@ -43,8 +43,8 @@ def test_the_detecting_network_answers_what_the_detector_makes_of_the_raw_one(ti
     model = tiny(tiny_config).model
     images, sizes = torch.rand(2, 3, *SIZE), torch.tensor([[640, 480], [300, 700]])
     with torch.inference_mode():
-        raw = [part.numpy() for part in RawNetwork(model)(images)]
-        labels, boxes, scores = DetectingNetwork(model)(images, sizes)
+        raw = [part.numpy() for part in RawNetwork(model, SIZE)(images)]
+        labels, boxes, scores = DetectingNetwork(model, SIZE)(images, sizes)
     heights_and_widths = sizes.flip(1).numpy()
     for i, found in enumerate(postprocess(Prediction(*raw), heights_and_widths, conf=0)):
         np.testing.assert_array_equal(labels[i], found.class_ids)
@@ -133,13 +133,39 @@ def test_openvinos_files_answer_alike_and_tell_of_the_model(tiny_config, tmp_pat
     assert json.loads(told) == ["person", "car", "dog"]
 
 
+JIT_ENDS = pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+
+
+@JIT_ENDS
+@pytest.mark.parametrize("raw", [False, True])
+def test_torchscript_answers_alike_and_tells_of_the_model(tiny_config, tmp_path, raw):
+    path = tmp_path / "tiny.torchscript"
+    exported = export_torchscript(tiny(tiny_config), path, size=SIZE, raw=raw)
+    assert exported.difference <= verify.TOLERANCE
+    told = {torchscript.FACTS: ""}
+    network = torch.jit.load(str(path), _extra_files=told)
+    inputs = [torch.rand(5, 3, *SIZE), torch.tensor([[640, 480]] * 5)]
+    answer = network(*inputs[: 1 if raw else 2])
+    assert [len(part) for part in answer] == [5] * (2 if raw else 3)
+    assert json.loads(json.loads(told[torchscript.FACTS])["classes"]) == ["person", "car", "dog"]
+
+
+@JIT_ENDS
+def test_torchscript_makes_nothing_on_a_device_when_it_runs(tiny_config, tmp_path):
+    """Constants move to another device with the file; what `arange` makes does not."""
+    path = tmp_path / "tiny.torchscript"
+    export_torchscript(tiny(tiny_config), path, size=SIZE)
+    kinds = {node.kind() for node in torch.jit.load(str(path)).inlined_graph.nodes()}
+    assert kinds.isdisjoint({"aten::arange", "aten::zeros", "aten::tensor", "aten::full"})
+
+
 def test_a_size_too_small_for_the_model_is_refused(tiny_config, tmp_path):
     with pytest.raises(UsageError, match="too small for this model"):
         export_onnx(tiny(tiny_config, num_queries=50), tmp_path / "a.onnx", size=Size(32, 32))
 
 
 def test_answers_that_are_not_numbers_differ(tiny_config):
-    network = RawNetwork(tiny(tiny_config).model)
+    network = RawNetwork(tiny(tiny_config).model, Size(64, 64))
 
     def broken(arrays):
         batch = len(arrays[0])

@@ -9,6 +9,7 @@ from rtdetrv2_cli.model.encoder import RepVgg
 from rtdetrv2_cli.model.fuse import fuse
 from rtdetrv2_cli.model.layers import FrozenBatchNorm
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
+from rtdetrv2_cli.types import Size
 
 
 @pytest.fixture(scope="module", params=["r18vd", "r50vd_m", "hgnetv2_l"])
@@ -26,10 +27,12 @@ def _answers(model, x):
 def test_the_deploy_form_answers_alike_in_float64(model, picture, aligned):
     model = model.double()
     x = picture(192, 256, seed=3).double()
-    logits, boxes, partner = aligned(*_answers(fuse(model), x), *_answers(model, x))
-    assert logits.max() < 1e-8
-    assert boxes.max() < 1e-10
-    assert partner.unique().numel() == 300
+    expected = _answers(model, x)
+    for size in (None, Size(192, 256)):
+        logits, boxes, partner = aligned(*_answers(fuse(model, size), x), *expected)
+        assert logits.max() < 1e-8
+        assert boxes.max() < 1e-10
+        assert partner.unique().numel() == 300
 
 
 def test_the_deploy_form_is_as_exact_in_float32_as_the_network_is(model, picture, aligned):
