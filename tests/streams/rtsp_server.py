@@ -1,7 +1,7 @@
 """An RTSP server for tests, run by the system's Python, which has GStreamer's bindings.
 
     rtsp_server.py PORT [--size WxH] [--fps N] [--user NAME:PASSWORD] [--stall-after N] [--udp-only]
-                   [--record FILE]
+                   [--record FILE] [--tls FILE]
 
 It serves `/cam`: H.264, each frame with the time when it was drawn as a row of black and white
 blocks, least significant bit on the left: milliseconds of the monotonic clock, which all processes
@@ -9,7 +9,7 @@ of a machine share (`drawn_at` in live_servers.py reads it). What is sent to `/r
 written to a file in MPEG-TS, which each sender begins anew; `/record0` and `/record1` have files of
 their own, with the number behind the name. It prints `ready` when it listens, and ends when its
 standard input is closed, so that no test leaves it behind. `--stall-after` lets it send nothing for
-four seconds after so many frames.
+four seconds after so many frames. With a key and certificate in `--tls` it speaks RTSPS.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - versions come first
+from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - versions come first
 
 BITS = 32
 STALL_SECONDS = 4.0
@@ -88,13 +88,20 @@ def recorder(file: str) -> GstRtspServer.RTSPMediaFactory:
     return factory
 
 
-def protect(user: str, server: GstRtspServer.RTSPServer, factories: list) -> None:
-    """Lets only a user with a password in."""
+def guard(
+    server: GstRtspServer.RTSPServer, factories: list, user: str | None, certificate: str | None
+) -> None:
+    """Lets only a user with a password in, and speaks TLS alone."""
     auth = GstRtspServer.RTSPAuth()
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "user")
-    name, _, password = user.partition(":")
-    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(name, password), token)
+    if user:
+        name, _, password = user.partition(":")
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(name, password), token)
+    else:
+        auth.set_default_token(token)
+    if certificate:
+        auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(certificate))
     server.set_auth(auth)
     permissions = GstRtspServer.RTSPPermissions()
     permissions.add_permission_for_role("user", "media.factory.access", True)
@@ -112,6 +119,7 @@ def main() -> None:
     parser.add_argument("--stall-after", type=int, default=-1)
     parser.add_argument("--udp-only", action="store_true")
     parser.add_argument("--record")
+    parser.add_argument("--tls")
     args = parser.parse_args()
     width, height = map(int, args.size.split("x"))
 
@@ -126,8 +134,8 @@ def main() -> None:
     factories = {"/cam": camera}
     for place in ("", "0", "1") if args.record else ():
         factories["/record" + place] = recorder(args.record + place)
-    if args.user:
-        protect(args.user, server, [*factories.values()])
+    if args.user or args.tls:
+        guard(server, [*factories.values()], args.user, args.tls)
     for path, factory in factories.items():
         server.get_mount_points().add_factory(path, factory)
     if not server.attach(None):

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import subprocess
 import threading
 import time
 from contextlib import ExitStack, closing
@@ -68,6 +69,22 @@ def events(items) -> list[str]:
 
 def frames(items) -> list[Frame]:
     return [item for item in items if isinstance(item, Frame)]
+
+
+@needs_gstreamer
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is missing")
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_rtsp_comes_over_tls_too(transport, tmp_path):
+    file, port = tmp_path / "server.pem", free_port()
+    request = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost"
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "certificate.pem")]
+    subprocess.run([*request.split(), *files], check=True, capture_output=True)
+    file.write_text("".join((tmp_path / f"{n}.pem").read_text() for n in ("key", "certificate")))
+    with rtsp_server(port, "--tls", file) as url:
+        source = streams(url.replace("rtsp:", "rtsps:"), rtsp_transport=transport)
+        with closing(source.frames()) as items:
+            seen = items_until(items, lambda item: is_frame(item) and item.index >= 3)
+    assert events(seen) == ["connected"]
 
 
 def test_a_generator_is_a_camera_that_comes_in_its_own_time():
