@@ -3,13 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from tempfile import SpooledTemporaryFile, gettempdir
 from time import monotonic
 from typing import Any, Final, TextIO
 
+from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.part import TextOutput
 from rtdetrv2_cli.media.sink import Sink
 from rtdetrv2_cli.types import (
@@ -34,6 +37,8 @@ _BOX_DIGITS: Final = 2  # a hundredth of a pixel
 _CONFIDENCE_DIGITS: Final = 4
 _TIME_DIGITS: Final = 6  # a microsecond
 _LAG_DIGITS: Final = 3  # a millisecond
+_FEW_BYTES: Final = 1 << 20
+"""Of errors and events; beyond, they wait for the end in a temporary file."""
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Record = dict[str, Any]
@@ -107,7 +112,7 @@ class JsonSink(Sink):
     ) -> None:
         self._labels = labels
         self._summary = summary
-        self._others: dict[str, list[Record]] = {"error": [], "event": []}
+        self._later = {"error": _Later(), "event": _Later()}
         self._separator = "\n"
         self._output = TextOutput(target, flush=True, keep=True)
         self._output.write(f'{{"run": {_json(_run(header))},\n"frames": [')
@@ -128,8 +133,8 @@ class JsonSink(Sink):
 
     def _record(self, record: Record) -> None:
         content = {key: value for key, value in record.items() if key != "type"}
-        if (others := self._others.get(record["type"])) is not None:
-            others.append(content)
+        if (later := self._later.get(record["type"])) is not None:
+            later.add(content)
             return
         self._output.write(self._separator + _json(content))
         self._separator = ",\n"
@@ -137,10 +142,40 @@ class JsonSink(Sink):
     def close(self) -> None:
         """Appends errors, events and summary and gives the file its name; once only."""
         if not self._output.closed:
-            errors, events = (_json(others) for others in self._others.values())
-            self._output.write(f'\n],\n"errors": {errors},\n"events": {events},\n')
+            self._output.write("\n],\n")
+            for name, later in (("errors", self._later["error"]), ("events", self._later["event"])):
+                self._output.write(f'"{name}": [')
+                for piece in later.pieces():
+                    self._output.write(piece)
+                self._output.write("],\n")
             self._output.write(f'"summary": {_json(_totals(self._summary))}}}\n')
             self._output.close()
+        for later in self._later.values():
+            later.close()
+
+
+class _Later:
+    """Records that wait for the end of a document: in memory while they are few."""
+
+    def __init__(self) -> None:
+        self._spool = SpooledTemporaryFile(_FEW_BYTES, "w+", encoding="utf-8", newline="")  # noqa: SIM115
+        self._separator = ""
+
+    def add(self, record: Record) -> None:
+        try:
+            self._spool.write(self._separator + _json(record))
+        except OSError as error:
+            place, why = gettempdir(), error.strerror
+            raise OutputError(f"cannot keep errors and events in {place}: {why}") from error
+        self._separator = ", "
+
+    def pieces(self) -> Iterator[str]:
+        """The records between the brackets of a list, in pieces of any length."""
+        self._spool.seek(0)
+        return iter(partial(self._spool.read, _FEW_BYTES), "")
+
+    def close(self) -> None:
+        self._spool.close()
 
 
 class CsvSink(Sink):

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -248,3 +249,22 @@ def test_csv_text_with_commas_quotes_and_line_ends_is_one_cell():
 def test_negative_numbers_in_csv_are_no_formulas():
     [row] = rows([result(one(box=(-5.5, -1, 10, 10)))])[1:]
     assert row[7:9] == ["-5.5", "-1.0"]
+
+
+def test_events_of_weeks_are_not_kept_in_memory(tmp_path):
+    event = SourceEvent("cams/a", "lost", "it is gone: \N{SNOWMAN} " + 1000 * "x")
+    failure = Failure("b.jpg", InputError("it is empty"))
+    with JsonSink(tmp_path / "a.json", LABELS, header=HEADER, summary=RunSummary()) as sink:
+        tracemalloc.start()
+        try:
+            for _ in range(5000):
+                sink.note(event)
+                sink.write(failure)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert most < 3_000_000  # of more than five
+    document = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert [len(document[name]) for name in ("errors", "events")] == [5000, 5000]
+    assert all(each == document["events"][0] for each in document["events"])
+    assert "\N{SNOWMAN}" in document["events"][0]["message"]
