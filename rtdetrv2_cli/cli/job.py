@@ -146,9 +146,9 @@ def requests_at_once(plan: Plan, batch: int | None) -> int:
 def fit_batch(plan: Plan, detector: Detector) -> None:
     """Lets a batch be no larger than all the pictures that there are; the same where some are done.
 
-    So it need not be filled up.
+    So it need not be filled up. Of tiles there are more.
     """
-    if _reads_pictures(plan):
+    if _reads_pictures(plan) and detector.slicing is None:
         detector.batch_size = min(detector.batch_size, max(1, len(plan.inputs)))
 
 

@@ -396,6 +396,29 @@ NmsAgnostic = Annotated[
         "--nms-agnostic", help="Let --nms look at boxes of all classes.", rich_help_panel=_FILTER
     ),
 ]
+Slice = Annotated[
+    int | None,
+    Option(
+        "--slice",
+        min=32,
+        metavar="PIXELS",
+        help="For small objects: look also at tiles of this side of each picture and frame that is "
+        "larger, and tell each object once.",
+        show_default="off: only the whole",
+        rich_help_panel=_FILTER,
+    ),
+]
+SliceOverlap = Annotated[
+    float,
+    Option(
+        "--slice-overlap",
+        min=0.0,
+        max=0.9,
+        metavar="0..0.9",
+        help="Share of a tile that the next one shows too; best as large as the objects.",
+        rich_help_panel=_FILTER,
+    ),
+]
 RecordedConfidence = Annotated[
     float | None,
     Option(

@@ -47,6 +47,7 @@ _ABOUT = {
     "zone": "track",
     "line": "track",
     "zone_file": "track",
+    "slice_overlap": "slice",
 }
 """Options that say how to do what another one asks for."""
 
