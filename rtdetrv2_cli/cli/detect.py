@@ -96,6 +96,7 @@ def detect(
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
     style: opt.StyleOption = "box",
+    palette: opt.PaletteOption = "okabe-ito",
     color_by: trk.ColorByOption = "class",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -236,6 +237,7 @@ def detect(
         show_confidence=not hide_conf,
         line_width=line_width,
         style=style,
+        palette=palette,
         color_by=color_by,
     )
     report = job.open_report(plan, detector, context.params)

@@ -77,6 +77,7 @@ def live(
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
     style: opt.StyleOption = "box",
+    palette: opt.PaletteOption = "okabe-ito",
     color_by: trk.ColorByOption = "class",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -201,6 +202,7 @@ def live(
         show_confidence=not hide_conf,
         line_width=line_width,
         style=style,
+        palette=palette,
         color_by=color_by,
     )
     report = job.open_report(plan, detector, context.params)
@@ -233,6 +235,7 @@ def live(
             show_confidence=not hide_conf,
             line_width=line_width,
             style=style,
+            palette=palette,
             color_by=color_by,
         )
     code = job.execute(

@@ -44,7 +44,7 @@ Preset = Literal[
 ]
 RecordFormat = Literal["coco", "yolo", "csv", "mot", "json", "jsonl", "parquet"]
 CocoIds = Literal["contiguous", "coco91"]
-Style = Literal["box", "corner", "round", "blur", "pixelate"]
+Palette = Literal["okabe-ito", "vivid"]
 
 
 def parse_batch(text: str) -> str:
@@ -660,10 +660,22 @@ LineWidth = Annotated[
     ),
 ]
 StyleOption = Annotated[
-    Style,
+    str,
     Option(
         "--style",
-        help="How objects are marked; blur and pixelate make them unrecognisable instead.",
+        metavar="STYLE|CLASS=STYLE,...",
+        help="How objects are marked: box, corner, round; blur and pixelate make them "
+        "unrecognisable instead. By class: person=blur,car=corner.",
+        autocompletion=completion.styles,
+        rich_help_panel=_LOOK,
+    ),
+]
+PaletteOption = Annotated[
+    Palette,
+    Option(
+        "--palette",
+        help="Colours of classes or tracks: okabe-ito, seven that can be told apart with any "
+        "colour vision; vivid, twenty.",
         rich_help_panel=_LOOK,
     ),
 ]

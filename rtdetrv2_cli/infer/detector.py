@@ -14,7 +14,7 @@ from rtdetrv2_cli.infer.engine import Engine, Prediction, open_engine
 from rtdetrv2_cli.infer.postprocess import choose, postprocess
 from rtdetrv2_cli.infer.preprocess import preprocess
 from rtdetrv2_cli.infer.slicing import Slicing, cut, merge
-from rtdetrv2_cli.labels import Classes, choose_classes, class_scores
+from rtdetrv2_cli.labels import Classes, by_class_id, choose_classes
 from rtdetrv2_cli.stream import batched, clock, parallel
 from rtdetrv2_cli.types import (
     Detections,
@@ -134,7 +134,7 @@ class Detector:
         self.conf = self.recommended if conf is None else conf
         self.max_det = max_det
         self.classes = choose_classes(classes, exclude_classes, model.labels)
-        self._class_conf = class_scores(class_conf or {}, model.labels)
+        self._class_conf = by_class_id(class_conf or {}, model.labels)
         self._floor = floor
         self.slicing = None if slice is None else Slicing(slice, slice_overlap)
         """How pictures are cut into tiles; None: not at all."""
