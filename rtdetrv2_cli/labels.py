@@ -2,8 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from typing import TypeVar
 
 from rtdetrv2_cli.errors import UsageError
+
+V = TypeVar("V")
 
 Classes = str | Collection[str | int]
 """Names, ids or both, as `"person,car,7"` or one by one."""
@@ -64,14 +67,14 @@ def choose_classes(
     return chosen
 
 
-def class_scores(scores: Mapping[str | int, float], names: Sequence[str]) -> dict[int, float]:
-    """Scores by class id, of scores by name or id.
+def by_class_id(values: Mapping[str | int, V], names: Sequence[str]) -> dict[int, V]:
+    """Values by class id, of values by name or id.
 
     Raises:
         UsageError: a class is not among the names.
     """
     ids = {name.casefold(): i for i, name in enumerate(names)}
-    return {_class_id(str(word), ids, names): score for word, score in scores.items()}
+    return {_class_id(str(word), ids, names): value for word, value in values.items()}
 
 
 def parse_class_scores(texts: Sequence[str]) -> dict[str | int, float]:

@@ -53,6 +53,18 @@ def class_scores(context: Context, incomplete: str) -> Offers:  # noqa: ARG001 -
 
 
 @_never_fails
+def styles(context: Context, incomplete: str) -> Offers:
+    """Styles, for all or for a class of the chosen model."""
+    from rtdetrv2_cli.media.look import STYLES
+
+    before, comma, last = incomplete.rpartition(",")
+    name, equals, _ = last.partition("=")
+    offered = STYLES if not equals else [f"{name}={style}" for style in STYLES]
+    classes = [] if equals else [f"{label}=" for label in _labels(context)]
+    return [(f"{before}{comma}{word}", "") for word in (*offered, *classes)]
+
+
+@_never_fails
 def hardware(context: Context, incomplete: str) -> Offers:  # noqa: ARG001 - Typer gives it
     """Kinds of hardware that may decode."""
     from rtdetrv2_cli.media.hardware import devices

@@ -55,6 +55,8 @@ def detect(
     min_size: opt.MinSize = 0.0,
     nms: opt.Nms = None,
     nms_agnostic: opt.NmsAgnostic = False,
+    slice: opt.Slice = None,
+    slice_overlap: opt.SliceOverlap = 0.2,
     track: trk.Track = None,
     trace: trk.Trace = False,
     zone: trk.Zones = None,
@@ -94,6 +96,7 @@ def detect(
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
     style: opt.StyleOption = "box",
+    palette: opt.PaletteOption = "okabe-ito",
     color_by: trk.ColorByOption = "class",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -217,6 +220,8 @@ def detect(
         min_size=min_size,
         nms=nms,
         nms_agnostic=nms_agnostic,
+        slice=slice,
+        slice_overlap=slice_overlap,
         imgsz=imgsz,
         batch=size,
         fill=not plan.is_live,
@@ -232,6 +237,7 @@ def detect(
         show_confidence=not hide_conf,
         line_width=line_width,
         style=style,
+        palette=palette,
         color_by=color_by,
     )
     report = job.open_report(plan, detector, context.params)

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from rtdetrv2_cli.analyse.follow import Following
     from rtdetrv2_cli.analyse.zones import Zone
     from rtdetrv2_cli.media.convert.convert import CocoIds
-    from rtdetrv2_cli.media.draw import ColorBy, Style
+    from rtdetrv2_cli.media.draw import ColorBy
+    from rtdetrv2_cli.media.look import Palette
 
 
 def show(plan: Plan, model: str, *, as_json: bool) -> None:
@@ -146,9 +147,9 @@ def requests_at_once(plan: Plan, batch: int | None) -> int:
 def fit_batch(plan: Plan, detector: Detector) -> None:
     """Lets a batch be no larger than all the pictures that there are; the same where some are done.
 
-    So it need not be filled up.
+    So it need not be filled up. Of tiles there are more.
     """
-    if _reads_pictures(plan):
+    if _reads_pictures(plan) and detector.slicing is None:
         detector.batch_size = min(detector.batch_size, max(1, len(plan.inputs)))
 
 
@@ -183,7 +184,8 @@ def open_annotator(
     show_labels: bool,
     show_confidence: bool,
     line_width: int | None,
-    style: "Style",
+    style: str,
+    palette: "Palette",
     color_by: "ColorBy" = "class",
 ) -> Annotate | None:
     """What draws, if anything is drawn."""
@@ -197,6 +199,7 @@ def open_annotator(
         show_confidence=show_confidence,
         line_width=line_width,
         style=style,
+        palette=palette,
         color_by=color_by,
     )
 

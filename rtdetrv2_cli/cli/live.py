@@ -47,6 +47,8 @@ def live(
     min_size: opt.MinSize = 0.0,
     nms: opt.Nms = None,
     nms_agnostic: opt.NmsAgnostic = False,
+    slice: opt.Slice = None,
+    slice_overlap: opt.SliceOverlap = 0.2,
     track: trk.Track = None,
     trace: trk.Trace = False,
     zone: trk.Zones = None,
@@ -75,6 +77,7 @@ def live(
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
     style: opt.StyleOption = "box",
+    palette: opt.PaletteOption = "okabe-ito",
     color_by: trk.ColorByOption = "class",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -185,6 +188,8 @@ def live(
         min_size=min_size,
         nms=nms,
         nms_agnostic=nms_agnostic,
+        slice=slice,
+        slice_overlap=slice_overlap,
         imgsz=imgsz,
         batch=None if batch == "auto" else int(batch),
         offline=offline,
@@ -197,6 +202,7 @@ def live(
         show_confidence=not hide_conf,
         line_width=line_width,
         style=style,
+        palette=palette,
         color_by=color_by,
     )
     report = job.open_report(plan, detector, context.params)
@@ -229,6 +235,7 @@ def live(
             show_confidence=not hide_conf,
             line_width=line_width,
             style=style,
+            palette=palette,
             color_by=color_by,
         )
     code = job.execute(

@@ -6,12 +6,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn
 
 from typer import BadParameter, Exit, Option, Typer
 
 from rtdetrv2_cli import errors
-from rtdetrv2_cli.cli import bench, config, console, export, models
+from rtdetrv2_cli.cli import bench, config, console, export, models, wrong_line
 from rtdetrv2_cli.cli.configured import configured
 from rtdetrv2_cli.cli.convert import convert
 from rtdetrv2_cli.cli.detect import detect
@@ -36,7 +36,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
 """The first class an error is an instance of decides; any other is a bug, exit 1."""
 
 _WRONG_LINE = BadParameter.__mro__[2]
-"""What Typer raises where a command line is wrong; it says so itself in words for people."""
+"""What Typer raises where a command line is wrong."""
 
 _MESSAGES = {MemoryError: "out of memory: try a smaller --batch", KeyboardInterrupt: "interrupted"}
 """Of errors that say nothing themselves."""
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     console.set_up(log_format="json" if as_json else "text")
     code: str | int | None
     try:
-        code = app(arguments, prog_name="rtdetrv2", standalone_mode=not as_json)
+        code = app(arguments, prog_name="rtdetrv2", standalone_mode=False)
     except SystemExit as end:
         code = end.code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - everything ends here
@@ -132,8 +132,7 @@ def _report(error: BaseException) -> int:
         _forget_stdout()
         return EXIT_CODES[errors.OutputError]
     if isinstance(error, _WRONG_LINE):
-        sentence = " ".join(cast(Any, error).format_message().split())
-        if sentence:  # else the help has been shown
+        if sentence := wrong_line.sentence(error):  # else the help has been shown
             console.say(sentence, kind="error", exit_code=2)
         return 2
     code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)

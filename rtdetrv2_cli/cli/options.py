@@ -44,7 +44,7 @@ Preset = Literal[
 ]
 RecordFormat = Literal["coco", "yolo", "csv", "mot", "json", "jsonl", "parquet"]
 CocoIds = Literal["contiguous", "coco91"]
-Style = Literal["box", "corner", "round", "blur", "pixelate"]
+Palette = Literal["okabe-ito", "vivid"]
 
 
 def parse_batch(text: str) -> str:
@@ -396,6 +396,29 @@ NmsAgnostic = Annotated[
         "--nms-agnostic", help="Let --nms look at boxes of all classes.", rich_help_panel=_FILTER
     ),
 ]
+Slice = Annotated[
+    int | None,
+    Option(
+        "--slice",
+        min=32,
+        metavar="PIXELS",
+        help="For small objects: look also at tiles of this side of each picture and frame that is "
+        "larger, and tell each object once.",
+        show_default="off: only the whole",
+        rich_help_panel=_FILTER,
+    ),
+]
+SliceOverlap = Annotated[
+    float,
+    Option(
+        "--slice-overlap",
+        min=0.0,
+        max=0.9,
+        metavar="0..0.9",
+        help="Share of a tile that the next one shows too; best as large as the objects.",
+        rich_help_panel=_FILTER,
+    ),
+]
 RecordedConfidence = Annotated[
     float | None,
     Option(
@@ -637,10 +660,22 @@ LineWidth = Annotated[
     ),
 ]
 StyleOption = Annotated[
-    Style,
+    str,
     Option(
         "--style",
-        help="How objects are marked; blur and pixelate make them unrecognisable instead.",
+        metavar="STYLE|CLASS=STYLE,...",
+        help="How objects are marked: box, corner, round; blur and pixelate make them "
+        "unrecognisable instead. By class: person=blur,car=corner.",
+        autocompletion=completion.styles,
+        rich_help_panel=_LOOK,
+    ),
+]
+PaletteOption = Annotated[
+    Palette,
+    Option(
+        "--palette",
+        help="Colours of classes or tracks: okabe-ito, seven that can be told apart with any "
+        "colour vision; vivid, twenty.",
         rich_help_panel=_LOOK,
     ),
 ]

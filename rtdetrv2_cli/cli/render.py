@@ -50,6 +50,7 @@ def render(
     hide_conf: opt.HideConfidence = False,
     line_width: opt.LineWidth = None,
     style: opt.StyleOption = "box",
+    palette: opt.PaletteOption = "okabe-ito",
     color_by: trk.ColorByOption = "class",
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -130,6 +131,7 @@ def render(
             show_confidence=not hide_conf,
             line_width=line_width,
             style=style,
+            palette=palette,
             color_by=color_by,
         )
         code = job.execute(

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.errors import OutputError
+from rtdetrv2_cli.media.look import Styles
 from rtdetrv2_cli.media.source import LiveSource
 from rtdetrv2_cli.media.window.view import View
 from rtdetrv2_cli.stream import background
 
 if TYPE_CHECKING:
-    from rtdetrv2_cli.media.draw import ColorBy, Style
+    from rtdetrv2_cli.media.draw import ColorBy
+    from rtdetrv2_cli.media.look import Palette
 
 _TK = (
     "apt install python3-tk (Debian, Ubuntu), dnf install python3-tkinter (Fedora), "
@@ -54,6 +56,7 @@ class Showing:
         show_confidence: Whether labels have scores.
         line_width: Pixels; None: by the size of the picture.
         style: How objects are marked.
+        palette: Of what colours.
         color_by: What has a colour of its own.
     """
 
@@ -67,7 +70,8 @@ class Showing:
         show_labels: bool,
         show_confidence: bool,
         line_width: int | None,
-        style: "Style",
+        style: str,
+        palette: "Palette",
         color_by: "ColorBy",
     ) -> None:
         from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
@@ -80,10 +84,11 @@ class Showing:
                 show_confidence=show_confidence,
                 line_width=line_width,
                 style=style,
+                palette=palette,
                 color_by=color_by,
             )
 
-        covers = style in ("blur", "pixelate")
+        covers = Styles.parse(style).covers
         self.sink = View()
         self._source = source
         self._look = Look(annotator(True), annotator(False), floor, show_labels, covers)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from typer import Context
 
 from rtdetrv2_cli.errors import UsageError
+from rtdetrv2_cli.media.look import Styles
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.cli.plan import Plan
@@ -47,11 +48,9 @@ _ABOUT = {
     "zone": "track",
     "line": "track",
     "zone_file": "track",
+    "slice_overlap": "slice",
 }
 """Options that say how to do what another one asks for."""
-
-_WITHOUT_LINES = ("blur", "pixelate")
-"""Styles that hide what is in a box and draw nothing."""
 
 _OF_RECORDS = ("save_coco", "save_txt", "save_mot")
 """What is written at the end of a run, of its records."""
@@ -127,7 +126,7 @@ _RULES = (
         "this run writes no pictures into a folder",
     ),
     _Rule(
-        ("labels", "hide_conf", "line_width", "style", "color_by", "trace"),
+        ("labels", "hide_conf", "line_width", "style", "palette", "color_by", "trace"),
         lambda plan, _: plan.draws,
         "this run writes no pictures and no videos to draw on",
     ),
@@ -233,10 +232,10 @@ def refuse_contradictions(context: Context) -> None:
             raise UsageError(f"{flag(first)} and {flag(second)} contradict each other")
     if "hide_conf" in given and not values["labels"]:
         raise UsageError("--hide-conf changes labels, but --no-labels leaves them out")
-    if (style := values.get("style")) in _WITHOUT_LINES:
-        for name in ("labels", "hide_conf", "line_width", "color_by", "trace"):
+    if "style" in values and not Styles.parse(values["style"]).draws:
+        for name in ("labels", "hide_conf", "line_width", "palette", "color_by", "trace"):
             if name in given:
-                raise UsageError(f"{flag(name)} is of no use: --style {style} draws none")
+                raise UsageError(f"{flag(name)} is of no use: --style {values['style']} draws none")
     if "hold" in given and not _thins(values):
         raise UsageError("--hold is about frames passed over, so add --vid-stride or --fps")
     _refuse_lonely(given, values)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.infer.engine import Engine, Prediction, open_engine
-from rtdetrv2_cli.infer.postprocess import postprocess
+from rtdetrv2_cli.infer.postprocess import choose, postprocess
 from rtdetrv2_cli.infer.preprocess import preprocess
-from rtdetrv2_cli.labels import Classes, choose_classes, class_scores
+from rtdetrv2_cli.infer.slicing import Slicing, cut, merge
+from rtdetrv2_cli.labels import Classes, by_class_id, choose_classes
 from rtdetrv2_cli.stream import batched, clock, parallel
 from rtdetrv2_cli.types import (
     Detections,
@@ -67,6 +68,10 @@ class Detector:
         nms: Of objects of a class whose boxes overlap with a higher IoU only the best is kept;
             None: all are, as the network is trained to find each once.
         nms_agnostic: So it is of objects of whatever classes.
+        slice: Look also at tiles of so many pixels' side of each picture that is larger, for
+            objects that are too small in the whole; None: only at the whole.
+        slice_overlap: Share of a tile that the next one shows too, 0 to 0.9: objects in it that
+            are no larger are in one of them whole.
         imgsz: Input size, `640` or `"480x640"` (height first); None: the model's own.
         batch: Pictures at once; None: as suits the device.
         fill: Fill smaller batches up, where what an engine answers of a picture may differ in its
@@ -98,6 +103,8 @@ class Detector:
         min_size: float = 0.0,
         nms: float | None = None,
         nms_agnostic: bool = False,
+        slice: int | None = None,
+        slice_overlap: float = 0.2,
         imgsz: int | str | Size | None = None,
         batch: int | None = None,
         fill: bool = False,
@@ -127,13 +134,15 @@ class Detector:
         self.conf = self.recommended if conf is None else conf
         self.max_det = max_det
         self.classes = choose_classes(classes, exclude_classes, model.labels)
-        self._class_conf = class_scores(class_conf or {}, model.labels)
+        self._class_conf = by_class_id(class_conf or {}, model.labels)
         self._floor = floor
+        self.slicing = None if slice is None else Slicing(slice, slice_overlap)
+        """How pictures are cut into tiles; None: not at all."""
         self._choice: dict[str, Any] = {
-            **self._thresholds(),
             "min_size": min_size,
             "nms": nms,
             "nms_agnostic": nms_agnostic,
+            "max_det": max_det if floor is None else None,
         }
         self.batch_size = _auto_batch(model.device) if batch is None else batch
         self._fills = fill and not model.is_steady
@@ -144,11 +153,16 @@ class Detector:
     def __call__(self, frames: Sequence[Frame | Image]) -> list[Detections]:
         """What is in each picture, best first; boxes end at the picture's border.
 
-        Takes frames or plain uint8 RGB arrays [height, width, 3], all in one batch.
+        Takes frames or plain uint8 RGB arrays [height, width, 3], all in one batch; their tiles,
+        if they are cut into some, in batches of `batch_size`.
         """
         pictures = [_as_frame(frame) for frame in frames]
-        if not pictures:
-            return []
+        if self.slicing is not None:
+            return self._find_in_tiles(pictures, self.slicing)
+        return self._find(pictures, self._choice) if pictures else []
+
+    def _find(self, pictures: Sequence[Frame], choice: Mapping[str, Any]) -> list[Detections]:
+        """What is in each picture of one batch."""
         taken: dict[str, float] = {}
         with clock(taken, "preprocess"):
             batch = preprocess(pictures, self.engine.size)
@@ -156,16 +170,33 @@ class Detector:
             prediction = self._predict(batch.pixels)
         with clock(taken, "postprocess"):
             found = postprocess(
-                prediction,
-                batch.sizes,
-                classes=self.classes,
-                **self._choice,
+                prediction, batch.sizes, classes=self.classes, **self._thresholds(), **choice
             )
             clipped = [_clip(*pair) for pair in zip(found, pictures, strict=True)]
+        self._add(taken)
+        return clipped
+
+    def _find_in_tiles(self, pictures: Sequence[Frame], slicing: Slicing) -> list[Detections]:
+        """What is in each picture and its tiles, each object once; then it is chosen from."""
+        tiles = [slicing.tiles(picture.size) for picture in pictures]
+        pairs = zip(pictures, tiles, strict=True)
+        pieces = [cut(picture, tile) for picture, its in pairs for tile in its]
+        batches = batched(pieces, self.batch_size)
+        found = iter([each for batch in batches for each in self._find(batch, {})])
+        taken: dict[str, float] = {}
+        with clock(taken, "postprocess"):
+            merged = [
+                merge(its, [next(found) for _ in its], picture.size)
+                for picture, its in zip(pictures, tiles, strict=True)
+            ]
+            chosen = [choose(each, **self._choice) for each in merged]
+        self._add(taken)
+        return chosen
+
+    def _add(self, taken: Mapping[str, float]) -> None:
         with self._counting:
             for step, seconds in taken.items():
                 self.seconds[step] = self.seconds.get(step, 0.0) + seconds
-        return clipped
 
     def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
         count, missing = len(pixels), self.batch_size - len(pixels)
@@ -190,10 +221,10 @@ class Detector:
         return counts
 
     def _thresholds(self) -> dict[str, Any]:
-        """What `postprocess` leaves out of what is given."""
+        """What scores too little to be given."""
         conf, own, floor = self.conf, self._class_conf, self._floor
         if floor is None:
-            return {"conf": conf, "class_conf": own, "max_det": self.max_det}
+            return {"conf": conf, "class_conf": own}
         lowered = {class_id: min(score, floor) for class_id, score in own.items()}
         return {"conf": min(conf, floor), "class_conf": lowered}
 

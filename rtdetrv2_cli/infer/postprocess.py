@@ -50,7 +50,7 @@ def postprocess(
         for logits, boxes, size in zip(prediction.logits, prediction.boxes, sizes, strict=True)
     )
     return [
-        _chosen(each, min_size=min_size, nms=nms, nms_agnostic=nms_agnostic, max_det=max_det)
+        choose(each, min_size=min_size, nms=nms, nms_agnostic=nms_agnostic, max_det=max_det)
         for each in found
     ]
 
@@ -72,14 +72,15 @@ def _decode(
     return Detections(_corners(boxes[query], size), scores[best], columns[column])
 
 
-def _chosen(
+def choose(
     found: Detections,
     *,
-    min_size: float,
-    nms: float | None,
-    nms_agnostic: bool,
-    max_det: int | None,
+    min_size: float = 0.0,
+    nms: float | None = None,
+    nms_agnostic: bool = False,
+    max_det: int | None = None,
 ) -> Detections:
+    """Those of what was found in a picture, best first, that are wanted; see `postprocess`."""
     if min_size > 0:
         sides = found.boxes[:, 2:] - found.boxes[:, :2]
         found = _those(found, np.flatnonzero((sides >= min_size).all(axis=1)))

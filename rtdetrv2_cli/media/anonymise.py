@@ -5,15 +5,14 @@ rim of the box keeps its detail and the blocks flicker.
 """
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdetrv2_cli.media.look import Cover
 from rtdetrv2_cli.types import Image, Size
-
-Cover = Literal["blur", "pixelate"]
 
 _CELLS: Final = 6
 """Across the shorter side of a box: a face that fills it keeps six cells of its width."""

@@ -1,6 +1,6 @@
 """Detections on pictures, boxes and labels by supervision's annotators: nothing else imports it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple, get_args
@@ -11,21 +11,14 @@ import supervision as sv
 from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import UsageError
-from rtdetrv2_cli.media.anonymise import Cover, cover_boxes
+from rtdetrv2_cli.labels import by_class_id
+from rtdetrv2_cli.media.anonymise import cover_boxes
 from rtdetrv2_cli.media.colour import Colours
+from rtdetrv2_cli.media.look import COVERS, OUTLINES, PALETTES, Outline, Palette, Style, Styles
 from rtdetrv2_cli.media.planes import Planes, Stamp
 from rtdetrv2_cli.types import UNTRACKED, Detections, Image, Size, ZoneCount
 
-Outline = Literal["box", "corner", "round"]
-Style = Literal[Outline, Cover]
 ColorBy = Literal["class", "track"]
-
-COLOURS: Final = (
-    *("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45"),
-    *("#ffe119", "#469990", "#9a6324", "#dcbeff", "#800000", "#aaffc3", "#808000", "#fabed4"),
-    *("#000075", "#ffd8b1", "#a9a9a9", "#fffac8"),
-)
-"""One colour for each class or track in turn, far apart for neighbours."""
 
 _FONT: Final = cv2.FONT_HERSHEY_SIMPLEX
 _LINE_PER_PIXEL: Final = 1 / 320
@@ -51,30 +44,38 @@ def _text_colour(text: str) -> str:
     return "#000000" if luma >= _BRIGHT else "#ffffff"
 
 
-_OF_ZONES: Final = len(COLOURS)
-"""Place of the colour of zones and lines, which no class and no track has."""
-_ALL: Final = (*COLOURS, "#ffffff")
-_PALETTE: Final = _colours(_ALL)
-_TEXT_PALETTE: Final = _colours([_text_colour(text) for text in _ALL])
-
 _ARROW: Final = 0.15
 """Length of the arrow at a line, as a share of the line's."""
 _BARB: Final = 0.35
 """The same of its barbs, as a share of the arrow's."""
 
 
-def _rgb(colour: int) -> tuple[int, int, int]:
-    return sv.Color.from_hex(_ALL[colour]).as_rgb()
-
-
 _BoxDrawer = sv.BoxAnnotator | sv.BoxCornerAnnotator | sv.RoundBoxAnnotator
 
-_BOXES: Final[dict[Outline, Callable[[int], _BoxDrawer]]] = {
-    "box": lambda width: sv.BoxAnnotator(_PALETTE, thickness=width),
-    "corner": lambda width: sv.BoxCornerAnnotator(
-        _PALETTE, thickness=width + 1, corner_length=8 * width
+
+class _Inks:
+    """The colours of a palette, and behind them that of zones and lines, which nothing else has."""
+
+    def __init__(self, palette: Palette) -> None:
+        self.count = len(PALETTES[palette])
+        """Of those for classes and tracks: places from 0 to below it."""
+        hexes = (*PALETTES[palette], "#ffffff")
+        self._colours = [sv.Color.from_hex(text) for text in hexes]
+        self.lines = _colours(hexes)
+        self.texts = _colours([_text_colour(text) for text in hexes])
+
+    def rgb(self, place: int) -> tuple[int, int, int]:
+        return self._colours[place].as_rgb()
+
+
+_INKS: Final[Mapping[Palette, _Inks]] = {palette: _Inks(palette) for palette in PALETTES}
+
+_BOXES: Final[Mapping[Outline, Callable[[sv.ColorPalette, int], _BoxDrawer]]] = {
+    "box": lambda colours, width: sv.BoxAnnotator(colours, thickness=width),
+    "corner": lambda colours, width: sv.BoxCornerAnnotator(
+        colours, thickness=width + 1, corner_length=8 * width
     ),
-    "round": lambda width: sv.RoundBoxAnnotator(_PALETTE, thickness=width, roundness=0.3),
+    "round": lambda colours, width: sv.RoundBoxAnnotator(colours, thickness=width, roundness=0.3),
 }
 
 
@@ -87,12 +88,15 @@ class Annotator:
         show_confidence: Whether to write the score after them, `person #3 0.91`.
         line_width: Pixels; by default from the size of the picture.
         style: `box`, `corner` (only the corners) or `round`; `blur` or `pixelate` make what is
-            found unrecognisable, and draw neither lines nor labels.
+            found unrecognisable, and draw neither lines nor labels. By class, too:
+            `corner,person=blur`.
+        palette: `okabe-ito`, colours that can be told apart with any kind of colour vision, or
+            `vivid`, more of them.
         color_by: `class` or `track`: what has a colour of its own. What is followed by no track
             has that of its class.
 
     Raises:
-        UsageError: The style, or what colours are by, is not known.
+        UsageError: The style, its class, the palette, or what colours are by, is not known.
     """
 
     def __init__(
@@ -102,43 +106,49 @@ class Annotator:
         show_labels: bool = True,
         show_confidence: bool = True,
         line_width: int | None = None,
-        style: Style = "box",
+        style: str = "box",
+        palette: Palette = "okabe-ito",
         color_by: ColorBy = "class",
     ) -> None:
-        if style not in get_args(Style):
-            raise UsageError(f"no style {style!r}: choose from {', '.join(get_args(Style))}")
+        styles = Styles.parse(style)
+        if palette not in PALETTES:
+            raise UsageError(f"no palette {palette!r}: choose from {', '.join(PALETTES)}")
         if color_by not in get_args(ColorBy):
             raise UsageError(f"no colour by {color_by!r}: choose class or track")
         self._labels = labels
         self._show_labels = show_labels
         self._show_confidence = show_confidence
         self._line_width = line_width
-        self._style: Style = style
+        self._style = styles.usual
+        self._styles: Mapping[int, Style] = by_class_id(styles.by_class, labels)
+        self._palette = palette
+        self._inks = _INKS[palette]
         self._by_track = color_by == "track"
 
     def __call__(self, image: Image, detections: Detections) -> Image:
         """A copy of the RGB picture with the detections on it, the best ones on top."""
         drawn = image.copy()
-        if self._style == "blur" or self._style == "pixelate":
-            cover_boxes(drawn, detections.boxes, self._style)
-            return self._outlined(drawn, detections[:0], "box")
-        return self._outlined(drawn, detections, self._style)
+        styles = self._styles_of(detections)
+        for cover in COVERS:
+            cover_boxes(drawn, detections.boxes[styles == cover], cover)
+        shown = np.isin(styles, OUTLINES)
+        return self._outlined(drawn, detections[shown], styles[shown])
 
     @property
     def draws_on_planes(self) -> bool:
         """Whether `draw_on` can be used: plain boxes need no RGB."""
-        return self._style == "box"
+        return {self._style, *self._styles.values()} == {"box"}
 
     def draw_on(self, planes: Planes, detections: Detections) -> None:
         """Draws on the planes of a video's frame what it would draw on RGB."""
         size = Size(*planes.luma.shape)
-        pens = _pens(size, self._line_width, "box")
+        pens = self._pens(size, "box")
         boxes = _visible(detections.boxes[::-1], size)
         colours = self._colours(detections)[::-1].tolist()
         for path, colour in self._lines(detections):
-            planes.trace(path, pens.line, _rgb(colour))
+            planes.trace(path, pens.line, self._inks.rgb(colour))
         for (x1, y1, x2, y2), colour in zip(boxes.astype(int).tolist(), colours, strict=True):
-            planes.outline((x1, y1, x2, y2), pens.line, _rgb(colour))
+            planes.outline((x1, y1, x2, y2), pens.line, self._inks.rgb(colour))
         tags = self._tags(detections, boxes)
         if not tags:
             return
@@ -150,15 +160,26 @@ class Annotator:
             odd = y % 2 == 1, x % 2 == 1
             planes.paste(_stamp(pens, tag.text, tag.colour, planes.colours, odd), x, y)
 
-    def _outlined(self, drawn: Image, detections: Detections, outline: Outline) -> Image:
+    def _pens(self, size: Size, outline: Outline) -> "_Pens":
+        return _pens(size, self._line_width, outline, self._palette)
+
+    def _styles_of(self, detections: Detections) -> NDArray[np.str_]:
+        """[n] the style of each one."""
+        return np.array(
+            [self._styles.get(each, self._style) for each in detections.class_ids.tolist()], np.str_
+        )
+
+    def _outlined(self, drawn: Image, detections: Detections, styles: NDArray[np.str_]) -> Image:
         size = Size(*drawn.shape[:2])
-        pens = _pens(size, self._line_width, outline)
+        pens = self._pens(size, "box")
         boxes = _visible(detections.boxes[::-1], size)
         colours = self._colours(detections)[::-1]
         for path, colour in self._lines(detections):
-            cv2.polylines(drawn, [path], False, _rgb(colour), pens.line)
-        if len(boxes):
-            drawn = pens.box.annotate(drawn, sv.Detections(boxes, class_id=colours))
+            cv2.polylines(drawn, [path], False, self._inks.rgb(colour), pens.line)
+        for outline in OUTLINES:
+            if (chosen := styles[::-1] == outline).any():
+                marked = sv.Detections(boxes[chosen], class_id=colours[chosen])
+                drawn = self._pens(size, outline).box.annotate(drawn, marked)
         if tags := self._tags(detections, boxes):
             texts = [tag.text for tag in tags]
             places = sv.Detections(
@@ -175,7 +196,7 @@ class Annotator:
             detections: The best first.
             boxes: Where they are drawn, the best last.
         """
-        tags = [_tag_of(zone) for zone in detections.zones]
+        tags = [_Tag(*_count_of(zone), self._inks.count) for zone in detections.zones]
         if self._show_labels:
             texts = self._texts(detections)[::-1]
             colours = self._colours(detections)[::-1].tolist()
@@ -183,17 +204,17 @@ class Annotator:
         return tags
 
     def _colours(self, detections: Detections) -> NDArray[np.int64]:
-        """[n] the place of each one's in `COLOURS`; supervision takes them for classes."""
+        """[n] the place of each one's in the palette; supervision takes them for classes."""
         numbers, track_ids = detections.class_ids, detections.track_ids
         if self._by_track and track_ids is not None:
             # The first track has the first colour.
             numbers = np.where(track_ids == UNTRACKED, numbers, track_ids - 1)
-        return numbers % len(COLOURS)
+        return numbers % self._inks.count
 
     def _lines(self, detections: Detections) -> Iterator[tuple[NDArray[np.int32], int]]:
         """Whole pixels [k, 2] that are joined by lines, with their colour; the best come last."""
         for zone in detections.zones:
-            yield np.rint(_outline_of(zone)).astype(np.int32), _OF_ZONES
+            yield np.rint(_outline_of(zone)).astype(np.int32), self._inks.count
         colours = self._colours(detections).tolist()
         for path, colour in zip((detections.paths or ())[::-1], colours[::-1], strict=False):
             if len(path) > 1:
@@ -222,17 +243,17 @@ class _Tag(NamedTuple):
     text: str
     box: NDArray[np.float32]
     colour: int
-    """Its place in `COLOURS`, or `_OF_ZONES`."""
+    """Its place in the palette, or that of zones behind it."""
 
 
-def _tag_of(zone: ZoneCount) -> _Tag:
-    """How many are in a zone, or went over a line, at its highest point."""
+def _count_of(zone: ZoneCount) -> tuple[str, NDArray[np.float32]]:
+    """How many are in a zone, or went over a line, and its highest point."""
     if zone.inside is None:
         counts = f"in {sum(zone.all_in.values())} out {sum(zone.all_out.values())}"
     else:
         counts = str(sum(zone.inside.values()))
     highest = zone.points[zone.points[:, 1].argmin()]
-    return _Tag(f"{zone.name}: {counts}", np.tile(highest, 2), _OF_ZONES)
+    return f"{zone.name}: {counts}", np.tile(highest, 2)
 
 
 def _outline_of(zone: ZoneCount) -> NDArray[np.float32]:
@@ -296,20 +317,21 @@ def _stamp(
 
 
 @lru_cache(maxsize=32)
-def _pens(size: Size, line_width: int | None, outline: Outline) -> _Pens:
+def _pens(size: Size, line_width: int | None, outline: Outline, palette: Palette) -> _Pens:
     side = (size.height * size.width) ** 0.5
     line = line_width or max(2, round(side * _LINE_PER_PIXEL))
     scale = max(_SMALLEST_TEXT, side * _TEXT_PER_PIXEL)
     thickness = max(1, round(1.5 * scale))
     padding = max(2, round(5 * scale))
+    inks = _INKS[palette]
     label = sv.LabelAnnotator(
-        _PALETTE,
-        text_color=_TEXT_PALETTE,
+        inks.lines,
+        text_color=inks.texts,
         text_scale=scale,
         text_thickness=thickness,
         text_padding=padding,
     )
-    return _Pens(line, _BOXES[outline](line), label, scale, thickness, padding)
+    return _Pens(line, _BOXES[outline](inks.lines, line), label, scale, thickness, padding)
 
 
 def _visible(boxes: NDArray[np.float32], size: Size) -> NDArray[np.float32]:

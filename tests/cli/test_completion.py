@@ -54,6 +54,9 @@ def test_classes_are_those_of_the_chosen_model(offers, tiny_weights, monkeypatch
     assert offers(*tiny, "--classes", "") == ["person", "car", "dog"]
     assert offers(*tiny, "--exclude-classes", "car,") == ["car,person", "car,dog"]
     assert offers(*tiny, "--class-conf", "d") == ["dog="]
+    assert offers(*tiny, "--style", "person=blur,d") == ["person=blur,dog="]
+    assert offers(*tiny, "--style", "dog=p") == ["dog=pixelate"]
+    assert offers(*tiny, "--style", "c") == ["corner", "car="]
     assert offers("live", "-m", tiny_weights, "--record-on", "d") == ["dog"]
     monkeypatch.setenv("RTDETRV2_MODEL", str(tiny_weights))
     assert offers("detect", "--classes", "d") == ["dog"]

@@ -59,7 +59,7 @@ def test_events_of_streams_are_fields(cli, tiny_weights):
     ("arguments", "code", "word"),
     [
         (["absent.png"], 3, "absent.png does not exist"),
-        (["a.png", "--clases", "x"], 2, "No such option: --clases"),
+        (["a.png", "--clases", "x"], 2, "no option --clases: did you mean --classes?"),
         (["a.png", "--conf", 3], 2, "--conf"),
         (["a.png", "--crf", 20], 2, "--crf is of no use"),
         (["a.png", "--config", "absent.toml"], 2, "no such file"),

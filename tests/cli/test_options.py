@@ -5,13 +5,13 @@ from typer import BadParameter
 
 from rtdetrv2_cli.cli import options
 from rtdetrv2_cli.infer.engine import DTYPES, ENGINES
-from rtdetrv2_cli.media import draw, encoders
+from rtdetrv2_cli.media import encoders, look
 
 
 def test_help_offers_what_there_is():
     assert {*get_args(options.Engine)} == {"auto", *ENGINES}
     assert {*get_args(options.Dtype)} == {"auto", *DTYPES}
-    assert get_args(options.Style) == get_args(draw.Style)
+    assert get_args(options.Palette) == get_args(look.Palette) == tuple(look.PALETTES)
     assert {*get_args(options.VideoCodec)} == {*encoders.ENCODERS}
     assert get_args(options.Preset) == encoders._PRESETS
 

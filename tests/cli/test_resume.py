@@ -289,6 +289,19 @@ def test_records_alone_go_on_too(killed, detect, clip, counted, tmp_path):
             )
 
 
+def test_a_run_that_looks_at_tiles_goes_on_too(killed, detect, clip, counted, tmp_path):
+    clip()
+    options = ("in", "--no-media", "--slice", "150", "--max-frames", "20")
+    assert detect(*options, "-o", "whole").code == 0
+    folder = killed(12, *options)
+    counted.reset()
+    assert "going on after" in detect(*options, "--resume").err
+    assert counted.looked_at < 20
+    frames = frame_records(tmp_path / "whole/detections.jsonl")
+    assert frame_records(folder / "detections.jsonl") == frames
+    assert len(frames) == 20
+
+
 def frame_records_of_part(path: Path) -> list[str]:
     lines = path.read_text("utf-8").split("\n")[:-1]
     return [line for line in lines if '"frame"' in line]

@@ -1,11 +1,16 @@
+from itertools import combinations
+
+import cv2
 import numpy as np
 import pytest
 
 from rtdetrv2_cli.errors import UsageError
-from rtdetrv2_cli.media.draw import COLOURS, Annotator
+from rtdetrv2_cli.media.draw import Annotator
+from rtdetrv2_cli.media.look import PALETTES, Styles
 from rtdetrv2_cli.types import Detections
 
 LABELS = ("person", "car", "dog")
+COLOURS = PALETTES["okabe-ito"]
 
 
 def found(*boxes, class_ids=None, scores=None) -> Detections:
@@ -141,3 +146,100 @@ def test_every_size_is_drawn_on(height, width, style):
 
 def test_a_class_without_a_name_is_called_by_its_id():
     assert changed(Annotator(())(blank(), found((50, 60, 150, 160), class_ids=[3]))).any()
+
+
+def test_styles_are_read():
+    assert Styles.parse("corner") == Styles("corner", {})
+    assert Styles.parse("person=blur, car=round") == Styles(
+        "box", {"person": "blur", "car": "round"}
+    )
+    assert Styles.parse("pixelate,person=box,7=blur").by_class == {"person": "box", "7": "blur"}
+    assert Styles.parse("person=blur").covers
+    assert Styles.parse("person=blur").draws
+    assert not Styles.parse("blur,person=pixelate").draws
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("person=blurr", "no style 'blurr': did you mean 'blur'"),
+        ("=blur", "names no class"),
+        ("box,corner", "two styles for all"),
+        ("car=box,car=blur", "two styles for car"),
+        ("box,", "no style ''"),
+        ("persn=blur", "no class 'persn': did you mean 'person'"),
+    ],
+)
+def test_styles_that_make_no_sense_are_refused(text, reason):
+    with pytest.raises(UsageError, match=reason):
+        Annotator(LABELS, style=text)
+
+
+def test_each_class_has_a_style_of_its_own():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
+    boxes = (10, 30, 90, 150), (110, 30, 190, 150), (210, 30, 290, 150)
+    style = "corner,person=blur,car=box"
+    image = Annotator(LABELS, style=style)(noise, found(*boxes, class_ids=[0, 1, 2]))
+    person, car, dog = (image[30:150, left:right] for left, _, right, _ in boxes)
+    assert person.std() < 25 < car.std()
+    assert not (person == rgb(COLOURS[0])).all(axis=2).any()
+    assert (image[:29, 10:90] == noise[:29, 10:90]).all()  # no label above it
+    assert (car[:, 0] == rgb(COLOURS[1])).all(axis=1).mean() > 0.9
+    assert 0.2 < (dog[:, 0] == rgb(COLOURS[2])).all(axis=1).mean() < 0.9
+
+
+def test_nothing_shows_where_a_hidden_one_is_whatever_is_drawn_on_top():
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
+    both = found((50, 60, 150, 160), (40, 50, 160, 170), class_ids=[1, 0])
+    draw = Annotator(LABELS, style="person=pixelate", show_labels=False)
+    inside = draw(noise, both)[70:150, 60:140]
+    assert inside.std() < 40
+    assert len(np.unique(inside.reshape(-1, 3), axis=0)) < 80
+
+
+def test_a_palette_can_be_chosen():
+    for name, colours in PALETTES.items():
+        draw = Annotator(LABELS, palette=name, show_labels=False)
+        assert draw(blank(), found((50, 60, 150, 160)))[110, 50].tolist() == rgb(colours[0])
+    with pytest.raises(UsageError, match="no palette 'pink'"):
+        Annotator(LABELS, palette="pink")
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1: of linear RGB.
+COLOUR_VISION = {
+    "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": (
+        *((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216)),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deuteranopia": (
+        *((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413)),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritanopia": (
+        *((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602)),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+TOLD_APART = 15
+"""Distance in CIELAB of colours that are told apart at a glance: 2.3 is just noticeable."""
+
+
+def least_distance(colours, vision: str) -> float:
+    """In CIELAB, of any two colours as they look to somebody."""
+    seen = np.array([rgb(colour) for colour in colours]) / 255
+    light = np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4)
+    light = np.clip(light @ np.array(COLOUR_VISION[vision]).T, 0, 1)
+    seen = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    lab = cv2.cvtColor(seen[None].astype(np.float32), cv2.COLOR_RGB2LAB)[0]
+    return min(float(np.linalg.norm(a - b)) for a, b in combinations(lab, 2))
+
+
+@pytest.mark.parametrize("vision", COLOUR_VISION)
+def test_everybody_can_tell_the_usual_colours_apart(vision):
+    assert least_distance(COLOURS, vision) > TOLD_APART
+
+
+def test_the_measure_sees_colours_that_some_cannot_tell_apart():
+    assert least_distance(PALETTES["vivid"], "normal") > TOLD_APART
+    assert least_distance(PALETTES["vivid"], "deuteranopia") < TOLD_APART / 2
