@@ -31,7 +31,7 @@ def share_arenas() -> None:
 
 
 @contextmanager
-def returned_regularly(seconds: float = 60.0) -> Iterator[None]:
+def returned_regularly(seconds: float = 15.0) -> Iterator[None]:
     """Gives back to the system, now and then, what lies free between blocks in use.
 
     Cameras that come and go together make the heap as large as it ever gets, and one block at its

@@ -26,6 +26,7 @@ PEOPLE = {
     "red": ((616, 176, 648, 256), (560, 200), (-4, 3)),
 }
 """Where each stands in `street.jpg`, where the walk begins, and pixels a frame, x and y."""
+PERSON = 0
 CROWDED = 0.5
 """Share of a person from which on the network sees one where there are two."""
 
@@ -154,3 +155,24 @@ def test_everyone_keeps_one_id_through_all_crossings(name, clip, looked_at):
         assert sum(each in told for each in clear) > 0.7 * len(clear)
         ids[person] = told
     assert len(set.union(*ids.values())) == len(PEOPLE)
+
+
+@pytest.mark.parametrize("name", sorted(TRACKERS))
+def test_the_benchmarks_own_measure_counts_no_switch(name, clip, looked_at):
+    """MOTA, IDF1 and switches as the MOTChallenge defines them, by `motmetrics`."""
+    motmetrics = pytest.importorskip("motmetrics")
+    detector, results = looked_at
+    sink = Kept()
+    run(open_source(clip), Remembered(results), [sink], steps=[Following(name, detector)])
+    record = motmetrics.MOTAccumulator(auto_id=True)
+    for result in sink.results:
+        people = np.array([truth(each, result.frame.index) for each in PEOPLE])
+        found = result.detections
+        people_followed = (found.track_ids != UNTRACKED) & (found.class_ids == PERSON)
+        ids, boxes = found.track_ids[people_followed], found.boxes[people_followed].astype(float)
+        apart = 1 - overlaps(people, boxes)
+        record.update([*range(len(PEOPLE))], ids, np.where(apart > 0.5, np.nan, apart))
+    figures = motmetrics.metrics.create().compute(record, metrics=["idf1", "num_switches"])
+    [idf1, switches] = figures.iloc[0]
+    assert switches == 0
+    assert idf1 > 0.7  # those who are hidden are not seen
