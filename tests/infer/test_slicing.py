@@ -10,7 +10,6 @@ import pytest
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.infer.detector import Detector
 from rtdetrv2_cli.infer.engine import Prediction
-from rtdetrv2_cli.infer.preprocess import stretch
 from rtdetrv2_cli.infer.slicing import Slicing, Tile, merge
 from rtdetrv2_cli.types import Detections, Size
 
@@ -28,7 +27,6 @@ class BrightEngine:
     labels = ("white", "red")
     info = SimpleNamespace(confidence=None)
     device = "cpu"
-    resize = staticmethod(stretch)
     requests = 1
     room = None
     is_steady = True
