@@ -9,7 +9,7 @@ import torch
 
 from rtdetrv2_cli.errors import InputError, UsageError
 from rtdetrv2_cli.infer.detector import Detector
-from rtdetrv2_cli.infer.torch_engine import TorchEngine, choose_device
+from rtdetrv2_cli.infer.torch_engine import TorchEngine, check_size, choose_device
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.backbone_config import tupled
 from rtdetrv2_cli.model.checkpoint import LoadedModel, ModelInfo
@@ -30,6 +30,7 @@ from rtdetrv2_cli.train.measure.evaluate import Evaluation, evaluate
 from rtdetrv2_cli.train.measure.predictions import detect_all
 from rtdetrv2_cli.train.plan import Plan
 from rtdetrv2_cli.train.processes import Processes
+from rtdetrv2_cli.train.recipe import multi_scale_sizes
 from rtdetrv2_cli.train.run_folder import RunFolder
 from rtdetrv2_cli.train.start import (
     freeze_backbone,
@@ -132,6 +133,9 @@ class Session:
         folder: Of the run.
         processes: This one and the others.
         device: That this process works on.
+
+    Raises:
+        UsageError: A size of the plan has fewer positions than the network has queries.
     """
 
     def __init__(
@@ -148,6 +152,9 @@ class Session:
         self.plan, self.folder = plan, folder
         self.training, self.validation = training, validation
         self.processes = processes or Processes()
+        size = Size(*plan.size)
+        for each in multi_scale_sizes(size) if plan.recipe.multi_scale else (size,):
+            check_size(each, model.config.num_queries)
         self.device = choose_device(device or plan.device)
         self.history = History()
         self.found: list[Detections] = []

@@ -42,6 +42,13 @@ def equal(one: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
 
 
+def test_a_size_too_small_for_the_queries_is_told_before_anything_is_learnt(train, data):
+    done = train(data, *QUICK, "--epochs", 1, "--imgsz", 32, "--set", "num_queries=50", "-o", "run")
+    assert done.code == 2
+    assert "size 32x32 is too small for this model" in done.err
+    assert not Path("run/last.safetensors").exists()
+
+
 def test_a_run_leaves_all_that_people_look_at(train, data, cli):
     options = ("--epochs", 2, "--batch", 4, "--workers", 1, "--no-tensorboard", "-o", "run")
     code, out, err = train(data, *options).__dict__.values()
