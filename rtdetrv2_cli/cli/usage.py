@@ -49,6 +49,8 @@ _ABOUT = {
     "line": "track",
     "zone_file": "track",
     "slice_overlap": "slice",
+    "workers": "cluster",
+    "gpus_per_worker": "cluster",
 }
 """Options that say how to do what another one asks for."""
 
@@ -89,6 +91,11 @@ _RULES = (
         ("resume", "retry_failed"),
         lambda plan, _: not plan.is_live,
         "what a stream showed is gone, and it cannot go on from there",
+    ),
+    _Rule(
+        ("cluster",),
+        lambda plan, _: not plan.is_live,
+        "a stream is looked at as it comes, by one machine",
     ),
     _Rule(
         _OF_STREAMS,
@@ -202,6 +209,19 @@ def refuse_incomplete(context: Context) -> None:
     values = context.params
     if "color_by" in given and values["color_by"] == "track" and not values.get("track"):
         raise UsageError("--color-by track is about --track, which is not given")
+
+
+def refuse_track_together(context: Context) -> None:
+    """Stops a run that would follow objects from one worker's frames to another's.
+
+    Raises:
+        UsageError: It would.
+    """
+    if context.params["cluster"] is not None and context.params["track"] is not None:
+        raise UsageError(
+            "--track follows objects from frame to frame, and --cluster gives these to several "
+            "workers: leave one of them out, or share whole videos out with --shard"
+        )
 
 
 def asks_for_files(context: Context) -> bool:

@@ -171,9 +171,9 @@ def _quickest(model: object, device: str, dtype: str) -> str:
     return "openvino" if converts else "torch"
 
 
-def many_requests() -> int:
-    """How many calls at once are quickest on this CPU where there are many batches."""
-    return min(_MOST_REQUESTS, available_cores())
+def many_requests(cores: int | None = None) -> int:
+    """How many calls at once are quickest on this CPU, or so many cores, for many batches."""
+    return min(_MOST_REQUESTS, available_cores() if cores is None else cores)
 
 
 def parse_size(imgsz: int | str | Size) -> Size:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import av
 import numpy as np
@@ -25,6 +25,9 @@ from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, go_on, 
 from rtdetrv2_cli.media.side_data import side_data
 from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.types import Channels, Frame, Image, Size, SourceInfo
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.media.cut import Segment
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +130,33 @@ def _read(
         # The selection sees every frame, so that it goes on as it would have.
         frames = select(reader.from_first(selection.end), selection, origin=reader.origin)
         yield from go_on(frames, reached)
+
+
+def read_segment(
+    location: str,
+    name: str,
+    segment: "Segment",
+    *,
+    stream: int = 0,
+    hardware: Hardware | None = None,
+) -> Generator[Frame, None, None]:
+    """The frames of a segment that `cut.cut` has found, as `read_video` would yield them.
+
+    Arguments and errors as of `read_video`.
+
+    Raises:
+        MissedEntryError: It is not what was counted; frames may have been yielded.
+    """
+    with open_container(location, hardware) as container:
+        video = first_video(container)
+        limit_pixels(video)
+        video.thread_type = "SLICE"  # as in `_read`
+        reader = _Reader(container, video, location, name, stream, hardware or Hardware())
+        container.seek(segment.entry.key, stream=video)
+        reader.begin_at(segment.entry)
+        yield from segment.choose(reader.frames())
+        if segment.is_end:
+            reader.check_end(segment.selection.end)
 
 
 @contextmanager
