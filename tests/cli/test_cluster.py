@@ -13,6 +13,7 @@ import pytest
 from here_pool import HerePool
 from outputs import content, is_the_same
 
+from rtdetrv2_cli import machine
 from rtdetrv2_cli.media.video import demuxed, first_video, open_container, read_video
 
 FORMATS = ("--save-json", "--save-csv", "--save-coco", "--save-txt", "--save-mot", "--save-crop")
@@ -31,6 +32,7 @@ def pool(monkeypatch) -> type[HerePool]:
         pass
 
     monkeypatch.setattr(team, "RayPool", Here)
+    monkeypatch.setattr(machine, "_granted_here", None)  # what its worker sets, for a while
     monkeypatch.setattr(units, "_LEAST", 15)  # frames of a segment, in clips as short as these
     return Here
 
