@@ -43,11 +43,11 @@ def detect(
     on_detect_timeout: live.OnDetectTimeout = 60.0,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
-    device: opt.Device = "auto",
+    device: opt.Devices = "auto",
     dtype: opt.DtypeOption = "auto",
     half: opt.Half = False,
     engine: opt.EngineOption = "auto",
-    batch: opt.Batch = "auto",
+    batch: opt.TriedBatch = "auto",
     offline: opt.Offline = False,
     conf: opt.Confidence = None,
     class_conf: opt.ClassConfidence = None,
@@ -210,7 +210,7 @@ def detect(
     encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
     job.check_encoder(plan, encode)
     weights.fetch(model, offline=offline, shows_progress=shown)
-    size = None if batch == "auto" else int(batch)
+    size = job.choose_batch(plan, batch)
     detecting: dict[str, Any] = {
         "device": device,
         "dtype": "half" if half else dtype,

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rtdetrv2_cli import hub
 from rtdetrv2_cli.allocator import returned_regularly, share_arenas
@@ -17,7 +17,7 @@ from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.cli.zone_table import zone_rows
 from rtdetrv2_cli.errors import DownloadError, UsageError
-from rtdetrv2_cli.infer.detector import CPU_BATCH, Detector, FrameDetector
+from rtdetrv2_cli.infer.detector import CPU_BATCH, GPU_BATCH, Detector, FrameDetector
 from rtdetrv2_cli.infer.engine import many_requests
 from rtdetrv2_cli.labels import COCO_IDS
 from rtdetrv2_cli.media.again.existing import standing
@@ -137,14 +137,26 @@ def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
         target.check()
 
 
-def requests_at_once(plan: Plan, batch: int | None, cores: int | None = None) -> int:
+def choose_batch(plan: Plan, batch: str) -> int | Literal["auto"] | None:
+    """The value of `--batch` for a detector, which tries sizes only where there is much to do."""
+    if batch != "auto":
+        return int(batch)
+    most = most_at_once(plan)
+    is_little = plan.is_live or (most is not None and most <= GPU_BATCH)
+    return None if is_little else "auto"
+
+
+def requests_at_once(
+    plan: Plan, batch: int | Literal["auto"] | None, cores: int | None = None
+) -> int:
     """In how many batches to detect at once; one where all cores had better share the same one.
 
     The cores are those of a worker; None: of this machine.
 
     What is left to do has no say: each way may round otherwise, and a run that goes on must not.
     """
-    few = len(plan.inputs) <= (batch or CPU_BATCH) and _reads_pictures(plan)
+    size = batch if isinstance(batch, int) else CPU_BATCH
+    few = len(plan.inputs) <= size and _reads_pictures(plan)
     return 1 if plan.is_live or few else many_requests(cores)
 
 

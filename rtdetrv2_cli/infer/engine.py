@@ -133,6 +133,23 @@ def open_engine(
         DeviceError: the device is absent, or cannot compute in `dtype`.
         ModelError: the model is not found or cannot be loaded.
     """
+    if "," in device:
+        from rtdetrv2_cli.infer.side_by_side import SideBySide
+
+        engines = [
+            open_engine(
+                model,
+                engine=engine,
+                device=each,
+                dtype=dtype,
+                imgsz=imgsz,
+                requests=requests,
+                variant=variant,
+                offline=offline,
+            )
+            for each in device.split(",")
+        ]
+        return SideBySide(engines)
     size = None if imgsz is None else parse_size(imgsz)
     if dtype not in ("auto", "half", *DTYPES):
         known = ", ".join(("auto", "half", *DTYPES))
