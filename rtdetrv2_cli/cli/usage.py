@@ -8,6 +8,7 @@ from typer import Context
 
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.look import Styles
+from rtdetrv2_cli.media.remote import is_remote
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.cli.plan import Plan
@@ -62,6 +63,10 @@ _NEVER_PASSED_OVER = ("shard",)
 """What is refused though only a file or the environment sets it: every machine would do all."""
 
 
+def _may_be_folder(source: str) -> bool:
+    return Path(source).is_dir() or is_remote(source) or any(sign in source for sign in "*?[")
+
+
 class _Rule(NamedTuple):
     """Options, when a run with these sources can use them, and what to say when it cannot."""
 
@@ -79,7 +84,7 @@ _OF_STREAMS = (
 _RULES = (
     _Rule(
         ("recursive",),
-        lambda _, sources: any(Path(s).is_dir() or any(c in s for c in "*?[") for s in sources),
+        lambda _, sources: any(map(_may_be_folder, sources)),
         "no folder is among the sources",
     ),
     _Rule(

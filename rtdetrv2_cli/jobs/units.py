@@ -9,6 +9,7 @@ from typing import Final, Self
 from rtdetrv2_cli.errors import RtDetrV2Error
 from rtdetrv2_cli.media.cut import Choice, Segment, cut
 from rtdetrv2_cli.media.inputs import Input
+from rtdetrv2_cli.media.remote import is_remote, remote_size
 from rtdetrv2_cli.media.seek import MissedEntryError
 from rtdetrv2_cli.media.selection import Reached, Selection
 from rtdetrv2_cli.types import Frame
@@ -125,6 +126,6 @@ class Shares:
 
 def _size(location: str) -> int:
     try:
-        return Path(location).stat().st_size
-    except (OSError, ValueError):
-        return 0  # a URL
+        return remote_size(location) if is_remote(location) else Path(location).stat().st_size
+    except (OSError, ValueError, RtDetrV2Error):
+        return 0  # a URL, or what is gone and will be reported

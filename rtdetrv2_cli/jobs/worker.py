@@ -288,7 +288,8 @@ class _Gather(Sink):
     def write(self, item: Result | Failure) -> None:
         if isinstance(item, Result):
             found = Found(item.detections)
-            self.items.append(replace(item.frame, pixels=_elsewhere, decoded=found))
+            frame = replace(item.frame, pixels=_elsewhere, channels=None, decoded=found)
+            self.items.append(frame)
         else:
             self.items.append(item)
 

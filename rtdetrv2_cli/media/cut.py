@@ -9,6 +9,7 @@ from typing import NamedTuple
 import av
 
 from rtdetrv2_cli.media.names import is_read_once, is_url
+from rtdetrv2_cli.media.remote import is_remote
 from rtdetrv2_cli.media.seek import CountedPacket, Entry, MissedEntryError, count_all
 from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, select
 from rtdetrv2_cli.media.video import demuxed, first_video, open_container
@@ -93,7 +94,7 @@ def cut(
         MissedEntryError: It cannot be cut, or nothing is left: read it as a whole.
         InputError: It cannot be opened, or has no frame of the selection.
     """
-    if is_url(location) or is_read_once(location):
+    if not is_remote(location) and (is_url(location) or is_read_once(location)):
         raise MissedEntryError("it cannot be read at several places")
     if selection.hold:
         raise MissedEntryError("boxes are held on frames between others")

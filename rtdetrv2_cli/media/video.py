@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
@@ -20,6 +20,7 @@ from rtdetrv2_cli.media.colour import frame_to_channels, frame_to_rgb, has_chann
 from rtdetrv2_cli.media.hardware import Hardware, planar
 from rtdetrv2_cli.media.limits import most_pixels, refuse_large
 from rtdetrv2_cli.media.names import is_read_once, is_url, redact
+from rtdetrv2_cli.media.remote import RemoteFile, is_remote
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
 from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, go_on, select
 from rtdetrv2_cli.media.side_data import side_data
@@ -89,7 +90,7 @@ def read_video(
             have been yielded.
     """
     hardware = hardware or Hardware()
-    may_enter = not (is_url(location) or is_read_once(location))
+    may_enter = is_remote(location) or not (is_url(location) or is_read_once(location))
     if (selection.start or reached is not None) and may_enter:
         try:
             yield from _read(location, name, stream, selection, hardware, reached, enters=True)
@@ -170,28 +171,33 @@ def open_container(location: str, hardware: Hardware | None = None) -> Iterator[
     Raises:
         InputError: It is no video, or cannot be reached; the message holds no credentials.
     """
-    options = {} if is_url(location) else {"protocol_whitelist": "file"}
-    if not is_url(location):
+    is_streamed = is_url(location) and not is_remote(location)
+    options = {} if is_streamed else {"protocol_whitelist": "file"}
+    if not is_streamed:
         options["format_whitelist"] = local_formats()
+    with ExitStack() as stack:
+        place: Any = location
+        if is_remote(location):
+            place = stack.enter_context(closing(RemoteFile(location)))
 
-    def opened(accelerator: HWAccel | None = None) -> InputContainer:
-        return av.open(
-            location,
-            format=_FORCED.get(Path(location).suffix.lower()),
-            options=options,
-            metadata_errors="replace",
-            timeout=_URL_TIMEOUTS if is_url(location) else None,
-            hwaccel=accelerator,
-        )
+        def opened(accelerator: HWAccel | None = None) -> InputContainer:
+            container: InputContainer = av.open(
+                place,
+                format=_FORCED.get(Path(location).suffix.lower()),
+                options=options,
+                metadata_errors="replace",
+                timeout=_URL_TIMEOUTS if is_streamed else None,
+                hwaccel=accelerator,
+            )
+            return container
 
-    try:
-        container = opened() if hardware is None else hardware.opened(opened)
-    except av.ArgumentError as error:  # what FFmpeg says of a format off the white list
-        raise InputError("not a video: its format is not recognised") from error
-    except _DAMAGE as error:
-        raise InputError(f"cannot be opened as a video: {reason(error, location)}") from error
-    with container:
-        yield container
+        try:
+            container = opened() if hardware is None else hardware.opened(opened)
+        except av.ArgumentError as error:  # what FFmpeg says of a format off the white list
+            raise InputError("not a video: its format is not recognised") from error
+        except _DAMAGE as error:
+            raise InputError(f"cannot be opened as a video: {reason(error, location)}") from error
+        yield stack.enter_context(container)
 
 
 def is_readable(path: Path) -> bool:

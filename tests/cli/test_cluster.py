@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from here_pool import HerePool
+from object_store import opened_store, put
 from outputs import content, is_the_same
 
 from rtdetrv2_cli import machine
@@ -241,3 +242,16 @@ def test_a_stream_is_not_shared_out(detect, pool):
     refused = detect("rtsp://127.0.0.1:9/live", "-o", "-", "--cluster", "local")
     assert refused.code == 2
     assert "--cluster is of no use" in refused.err
+
+
+@pytest.mark.filterwarnings("default")  # the server and the client have their own
+def test_inputs_may_be_in_an_object_store(folder, detect, pool):
+    detect(folder, "-o", "alone", *LOOK)
+    with opened_store() as store:
+        put(store, folder)
+        there = detect("s3://shelf/in", "-o", "out", *LOOK)
+        together = detect("s3://shelf/in", "-o", "shared", *LOOK, "--cluster", "local")
+    assert (there.code, together.code) == (5, 5), (there.err, together.err)
+    for out in ("out", "shared"):
+        is_the_same(Path(out), content(Path("alone")), out)
+        assert packets(f"{out}/clip.mp4", "audio") == packets(folder / "clip.mp4", "audio")
