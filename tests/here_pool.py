@@ -16,6 +16,8 @@ class HerePool:
 
     workers = 2
     lose: Collection[int] = ()
+    takes = -1
+    """Which of the units that are waiting is done next: the latest."""
     watchers: Sequence[Callable[[int], object]] = ()
     """Called before each unit."""
     closed = 0
@@ -41,7 +43,7 @@ class HerePool:
     def wait(self, seconds):
         if not self.waiting:
             return []
-        ticket, work = self.waiting.pop()
+        ticket, work = self.waiting.pop(self.takes)
         for watch in self.watchers:
             watch(ticket)
         if ticket in self.lose:

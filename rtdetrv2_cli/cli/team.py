@@ -11,7 +11,7 @@ from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.cli.report import Report
 from rtdetrv2_cli.jobs.crew import Crew
 from rtdetrv2_cli.jobs.ray_pool import Cluster, RayPool
-from rtdetrv2_cli.jobs.units import Shares
+from rtdetrv2_cli.jobs.units import Shares, without_picture
 from rtdetrv2_cli.jobs.worker import About, Setup
 from rtdetrv2_cli.media.paths import CONTAINERS, bare_paths
 
@@ -39,7 +39,7 @@ class Team:
             plan: The workers are let go when all of it is done.
         """
         parts = {name: done.part for name, done in plan.progress.items()}
-        firsts = {name: part.first for name, part in parts.items() if part is not None}
+        firsts = {n: without_picture(part.first) for n, part in parts.items() if part is not None}
         reached = {name: done.reached for name, done in plan.progress.items()}
         media = plan.media.items()
         shares = Shares(

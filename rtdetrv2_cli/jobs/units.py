@@ -12,7 +12,7 @@ from rtdetrv2_cli.media.inputs import Input
 from rtdetrv2_cli.media.remote import is_remote, remote_size
 from rtdetrv2_cli.media.seek import MissedEntryError
 from rtdetrv2_cli.media.selection import Reached, Selection
-from rtdetrv2_cli.types import Frame
+from rtdetrv2_cli.types import Frame, Image
 
 _log = logging.getLogger(__name__)
 
@@ -122,6 +122,15 @@ class Shares:
             _log.debug("%s: read as a whole: %s", item.name, reason)
             return whole
         return [Unit((item,), segment=each) for each in segments] if len(segments) > 1 else whole
+
+
+def without_picture(frame: Frame) -> Frame:
+    """The frame as it can be sent to another process."""
+    return replace(frame, pixels=_elsewhere, channels=None, decoded=None)
+
+
+def _elsewhere() -> Image:
+    raise AssertionError("the picture stayed where it was decoded")
 
 
 def _size(location: str) -> int:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rtdetrv2_cli.infer.detector import Detector
-from rtdetrv2_cli.jobs.units import Unit
+from rtdetrv2_cli.jobs.units import Unit, without_picture
 from rtdetrv2_cli.machine import limit_cores
 from rtdetrv2_cli.media.again.journal import journal_paths
 from rtdetrv2_cli.media.crops import CropSink
@@ -23,7 +23,7 @@ from rtdetrv2_cli.media.sink import Annotate, Sink
 from rtdetrv2_cli.media.source import open_source
 from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.pipeline import Profile, run
-from rtdetrv2_cli.types import Detections, Failure, Frame, Image, Result, Size, SourceEvent
+from rtdetrv2_cli.types import Detections, Failure, Frame, Result, Size, SourceEvent
 
 _log = logging.getLogger("rtdetrv2_cli")
 
@@ -287,9 +287,8 @@ class _Gather(Sink):
 
     def write(self, item: Result | Failure) -> None:
         if isinstance(item, Result):
-            found = Found(item.detections)
-            frame = replace(item.frame, pixels=_elsewhere, channels=None, decoded=found)
-            self.items.append(frame)
+            frame = without_picture(item.frame)
+            self.items.append(replace(frame, decoded=Found(item.detections)))
         else:
             self.items.append(item)
 
@@ -301,10 +300,6 @@ class _Gather(Sink):
 
     def close(self) -> None:
         """All that came is there."""
-
-
-def _elsewhere() -> Image:
-    raise AssertionError("the picture is where it was detected in")
 
 
 class _Said(logging.Handler):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from object_store import opened_store, put
 from outputs import content, is_the_same
 
 from rtdetrv2_cli import machine
+from rtdetrv2_cli.jobs import units
+from rtdetrv2_cli.media.again.journal import read_kept
+from rtdetrv2_cli.media.seek import MissedEntryError
 from rtdetrv2_cli.media.video import demuxed, first_video, open_container, read_video
 
 FORMATS = ("--save-json", "--save-csv", "--save-coco", "--save-txt", "--save-mot", "--save-crop")
@@ -27,7 +31,6 @@ GROUP = 10
 def pool(monkeypatch) -> type[HerePool]:
     """What `--cluster` gives work to; set what is to be lost."""
     from rtdetrv2_cli.cli import team
-    from rtdetrv2_cli.jobs import units
 
     class Here(HerePool):
         pass
@@ -186,6 +189,34 @@ def test_a_killed_run_goes_on_together_or_alone(folder, detect, pool, tmp_path):
         again = detect(folder, "-o", copy, *options, "--resume", *way)
         assert again.code == 5, again.err
         is_the_same(copy, whole, copy)
+
+
+def test_a_video_goes_on_in_one_piece_where_it_cannot_be_cut(clip, detect, pool, monkeypatch):
+    """Its writer is told what the video begins with, though its worker never sees that."""
+    assert detect(clip, "-o", "alone", *LOOK).code == 0
+    pool.takes, kept = 0, Path("killed")
+
+    def keep(ticket):
+        deadline = time.monotonic() + 60
+        while ticket == 2 and time.monotonic() < deadline and not kept.exists():
+            if (done := read_kept(Path("out/clip.mp4.part"))) is not None:
+                assert len(done.times) >= 20
+                shutil.copytree("out", kept)
+            time.sleep(0.02)
+
+    pool.watchers = [keep]
+    assert detect(clip, "-o", "out", *LOOK, "--cluster", "local").code == 0
+    pool.watchers = ()
+
+    def refuse(*_, **__):
+        raise MissedEntryError("for this test")
+
+    monkeypatch.setattr(units, "cut", refuse)
+    again = detect(clip, "-o", "killed", *LOOK, "--resume", "--cluster", "local")
+    assert again.code == 0, again.err
+    assert "going on after" in again.err
+    assert [unit.segment for unit in pool.given] == [None]
+    is_the_same(kept, content(Path("alone")), "in one piece")
 
 
 def test_ctrl_c_closes_the_files_and_lets_the_workers_go(clip, detect, pool):
