@@ -4,9 +4,9 @@
         [--videos 1000000] [--frames 300] [--price 0.05]
 
 The seconds are those of a run that `cluster.py --keep` has told of: how long it had its workers for
-each frame, and what the stage took in which the command writes for all of them. The real scheduler gives
-out a sample of videos, whose lengths scatter by a factor of two, to workers that have a clock in
-place of a model; the rest is taken to go on like it.
+each frame, and what the stage took in which the command writes for all of them. The real scheduler
+gives out a sample of videos, whose lengths scatter by a factor of two, to workers that have a clock
+in place of a model; the rest is taken to go on like it.
 """
 
 import argparse
