@@ -58,7 +58,6 @@ class _Task:
     unit: Unit
     lost: int = 0
     """Workers that were lost over it."""
-    is_given: bool = False
     outcome: Outcome | None = None
 
 
@@ -80,6 +79,8 @@ class Schedule:
         self._units = units
         self._ahead = ahead
         self._order: list[_Task] = []
+        self._waiting: list[_Task] = []
+        """Those of them that nobody has, though they were begun before: they go first."""
         self._given: dict[int, _Task] = {}
         self._tickets = count()
         self._dropped: set[str] = set()
@@ -106,23 +107,26 @@ class Schedule:
         """Leaves out the units of a video that are still to come."""
         self._dropped.add(video)
         self._order = [task for task in self._order if task.unit.video != video]
+        self._waiting = [task for task in self._waiting if task.unit.video != video]
 
     def put_first(self, unit: Unit) -> None:
         """Makes a unit the next one."""
-        self._order.insert(0, _Task(unit))
+        task = _Task(unit)
+        self._order.insert(0, task)
+        self._waiting.insert(0, task)
 
     def _give_out(self) -> None:
         while self._pool.has_room() and (task := self._next()) is not None:
             ticket = next(self._tickets)
-            task.is_given = True
             self._given[ticket] = task
             self._pool.give(ticket, task.unit)
 
     def _next(self) -> _Task | None:
-        """The first that nobody has, a new one if need be."""
-        waiting = next((t for t in self._order if not t.is_given and t.outcome is None), None)
-        if waiting is not None or len(self._order) >= self._ahead:
-            return waiting
+        """One that waits, or else a new one if it may be begun."""
+        if self._waiting:
+            return self._waiting.pop(0)
+        if len(self._order) >= self._ahead:
+            return None
         wanted = (unit for unit in self._units if unit.video not in self._dropped)
         if (unit := next(wanted, None)) is not None:
             self._order.append(_Task(unit))
@@ -131,20 +135,20 @@ class Schedule:
 
     def _take(self, done: Done) -> None:
         task = self._given.pop(done.ticket)
-        task.is_given = False
         if done.outcome is not None:
             task.outcome = done.outcome
             return
-        if not done.was_begun:
-            return
-        self.lost += 1
-        task.lost += 1
-        if task.lost < _TRIES or task not in self._order:
-            return
-        if len(task.unit.inputs) > 1:
+        self.lost += done.was_begun
+        task.lost += done.was_begun
+        if task not in self._order:
+            return  # it was dropped
+        if task.lost < _TRIES:
+            self._waiting.append(task)
+        elif len(task.unit.inputs) > 1:
             place = self._order.index(task)
             alone = [_Task(unit, lost=_TRIES - 1) for unit in task.unit.split()]
             self._order[place : place + 1] = alone
+            self._waiting += alone
         else:
             task.outcome = Outcome((_given_up(task),))
 
