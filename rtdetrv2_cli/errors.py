@@ -11,6 +11,7 @@ RtDetrV2Error
 │   ├── DeviceError         a device, precision or engine is not available here
 │   ├── ConversionError     an engine cannot take a network over from PyTorch
 │   └── TrainingError       a network stopped learning
+├── WorkerLostError         a worker of a cluster ended each time it was given a part of the work
 ├── StreamLostError         a live stream is gone and its retries are used up
 └── OutputError             a result cannot be written
 """
@@ -89,6 +90,12 @@ class TrainingError(ModelError):
     """A network stopped learning: its loss is not a number any more."""
 
     code = "training"
+
+
+class WorkerLostError(RtDetrV2Error):
+    """A worker of a cluster ended each time it was given a part of the work."""
+
+    code = "worker_lost"
 
 
 class StreamLostError(RtDetrV2Error):

@@ -15,13 +15,23 @@ _DRIVERS = {"rocm": ("dev/kfd",), "xpu": ("dev/dri",)}
 """What shows on Linux that there is hardware, by what PyTorch was built for; else NVIDIA's."""
 
 
+_granted_here: int | None = None
+"""Cores that whoever has started this process has left to it; None: all."""
+
+
+def limit_cores(cores: int) -> None:
+    """Lets this process take no more than so many for its own: others beside it have theirs."""
+    global _granted_here
+    _granted_here = cores
+
+
 def available_cores(
     groups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")
 ) -> int:
     """Cores that this process may use, at least one.
 
-    The smaller of the cores it may run on and, as containers have it, the processor time that its
-    control groups grant, rounded up.
+    The smallest of the cores it may run on, what `limit_cores` has set and, as containers have it,
+    the processor time that its control groups grant, rounded up.
 
     Args:
         groups: Where Linux shows its control groups, version 1 or 2.
@@ -31,6 +41,7 @@ def available_cores(
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
+    cores = cores if _granted_here is None else min(cores, _granted_here)
     return max(1, min([cores, *map(math.ceil, _granted(groups, membership))]))
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from rtdetrv2_cli.infer.detector import FrameDetector, detect, detect_batches
 from rtdetrv2_cli.media.sink import Sink
-from rtdetrv2_cli.media.source import LiveSource, Source
+from rtdetrv2_cli.media.source import LiveSource, Source, Stoppable
 from rtdetrv2_cli.stream import QueueUse, clock, prefetch, timed
 from rtdetrv2_cli.types import Detections, Failure, Frame, Result, RunSummary, SourceEvent
 
@@ -128,7 +128,7 @@ def run(
             counted = _counted(items, summary, max_errors, stop)
         for sink in sinks:
             stack.push(_closed_in_time(sink.__enter__(), seconds))
-        if isinstance(source, LiveSource):
+        if isinstance(source, Stoppable):
             stack.callback(source.stop)  # before the sinks: they need the processor now
         stack.enter_context(closing(counted))
         for item in counted:

@@ -14,6 +14,7 @@ HEAVY = {
     "openvino",
     "onnx",
     "onnxruntime",
+    "ray",
     "torchvision",
     "supervision",
     "av",

@@ -27,6 +27,14 @@ def test_without_limits_it_is_the_cores_it_may_run_on(cores):
     assert cores("0::/a", {"a/cpu.max": "max 100000\n"}) == 8
 
 
+def test_a_process_that_shares_the_machine_takes_no_more_than_its_share(cores, monkeypatch):
+    monkeypatch.setattr(machine, "_granted_here", None)
+    machine.limit_cores(3)
+    assert cores("", {}) == 3
+    machine.limit_cores(9)
+    assert cores("", {}) == 8
+
+
 def test_a_container_grants_less_rounded_up(cores):
     assert cores("0::/", {"cpu.max": "150000 100000\n"}) == 2
 

@@ -26,6 +26,8 @@ _EXTRAS: Final = {
     "heif": ("pillow_heif", "HEIC pictures are read"),
     "parquet": ("pyarrow", "convert writes Parquet"),
     "onnx": ("onnxruntime", "export onnx and --engine onnx work"),
+    "ray": ("ray", "--cluster shares work out among processes and machines"),
+    "s3": ("s3fs", "pictures and videos are read from s3://"),
     "timm": ("timm", "checkpoints with timm's backbones are read"),
 }
 """Extra -> what it brings, and what for."""

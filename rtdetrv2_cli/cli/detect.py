@@ -2,9 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from typer import Context, Exit
 
+from rtdetrv2_cli.cli import cluster_options as clu
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
 from rtdetrv2_cli.cli import record_options as rec
@@ -41,11 +43,11 @@ def detect(
     on_detect_timeout: live.OnDetectTimeout = 60.0,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
-    device: opt.Device = "auto",
+    device: opt.Devices = "auto",
     dtype: opt.DtypeOption = "auto",
     half: opt.Half = False,
     engine: opt.EngineOption = "auto",
-    batch: opt.Batch = "auto",
+    batch: opt.TriedBatch = "auto",
     offline: opt.Offline = False,
     conf: opt.Confidence = None,
     class_conf: opt.ClassConfidence = None,
@@ -98,6 +100,9 @@ def detect(
     style: opt.StyleOption = "box",
     palette: opt.PaletteOption = "okabe-ito",
     color_by: trk.ColorByOption = "class",
+    cluster: clu.Cluster = None,
+    workers: clu.Workers = None,
+    gpus_per_worker: clu.GpusPerWorker = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
     json: opt.Json = False,
@@ -134,6 +139,7 @@ def detect(
     allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     usage.refuse_incomplete(context)
+    usage.refuse_track_together(context)
     zones = job.choose_zones(track, zone, line, zone_file)
     selection = Selection(start or 0.0, end, vid_stride, fps, max_frames, hold)
     check_hardware(hwaccel)
@@ -204,50 +210,62 @@ def detect(
     encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
     job.check_encoder(plan, encode)
     weights.fetch(model, offline=offline, shows_progress=shown)
-    size = None if batch == "auto" else int(batch)
-    detector = Detector(
-        model,
-        device=device,
-        dtype="half" if half else dtype,
-        engine=engine,
-        requests=job.requests_at_once(plan, size),
-        conf=conf,
-        floor=job.floor(track),
-        classes=classes,
-        exclude_classes=exclude_classes,
-        max_det=max_det,
-        class_conf=parse_class_scores(class_conf or ()),
-        min_size=min_size,
-        nms=nms,
-        nms_agnostic=nms_agnostic,
-        slice=slice,
-        slice_overlap=slice_overlap,
-        imgsz=imgsz,
-        batch=size,
-        fill=not plan.is_live,
-        offline=offline,
-    )
+    size = job.choose_batch(plan, batch)
+    detecting: dict[str, Any] = {
+        "device": device,
+        "dtype": "half" if half else dtype,
+        "engine": engine,
+        "conf": conf,
+        "floor": job.floor(track),
+        "classes": classes,
+        "exclude_classes": exclude_classes,
+        "max_det": max_det,
+        "class_conf": parse_class_scores(class_conf or ()),
+        "min_size": min_size,
+        "nms": nms,
+        "nms_agnostic": nms_agnostic,
+        "slice": slice,
+        "slice_overlap": slice_overlap,
+        "imgsz": imgsz,
+        "batch": size,
+        "fill": not plan.is_live,
+        "offline": offline,
+    }
+    drawing: dict[str, Any] = {
+        "show_labels": labels,
+        "show_confidence": not hide_conf,
+        "line_width": line_width,
+        "style": style,
+        "palette": palette,
+        "color_by": color_by,
+    }
+    reading: dict[str, Any] = {"allow_truncated": allow_truncated, "hwaccel": hwaccel}
+    if cluster is not None:
+        from rtdetrv2_cli.cli import team
+
+        code, report = team.run_together(
+            team.Cluster(cluster, workers, gpus_per_worker),
+            plan,
+            team.Setup(model, detecting, drawing, encode, selection, reading, max_megapixels),
+            context.params,
+            max_errors=1 if fail_fast else max_errors,
+            shows_progress=shown,
+            coco_ids=coco_ids,
+        )
+        job.conclude(report, profile=profile, as_json=json)
+        raise Exit(code)
+    detector = Detector(model, requests=job.requests_at_once(plan, size), **detecting)
     job.fit_batch(plan, detector)
     job.check_coco_ids(plan, detector.labels, coco_ids)
     triggers = rec.check_triggers(recording, detector)
-    annotate = job.open_annotator(
-        plan,
-        detector.labels,
-        show_labels=labels,
-        show_confidence=not hide_conf,
-        line_width=line_width,
-        style=style,
-        palette=palette,
-        color_by=color_by,
-    )
+    annotate = job.open_annotator(plan, detector.labels, **drawing)
     report = job.open_report(plan, detector, context.params)
     following = job.open_following(report, detector, track, zones, trace=trace)
     reached = job.take_up(report, selection, encode, following=following)
     source = open_source(
         plan.todo,
         **asdict(selection),
-        allow_truncated=allow_truncated,
-        hwaccel=hwaccel,
+        **reading,
         reached=reached,
         live=streaming,
     )
@@ -276,9 +294,5 @@ def detect(
         following=following,
         derived=lambda: job.derive(plan, coco_ids),
     )
-    job.tell_counts(report)
-    if profile:
-        job.tell_profile(report)
-    if json and not plan.stdout:
-        console.print_data(report.content())
+    job.conclude(report, profile=profile, as_json=json)
     raise Exit(code)

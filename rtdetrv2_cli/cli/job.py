@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rtdetrv2_cli import hub
 from rtdetrv2_cli.allocator import returned_regularly, share_arenas
@@ -17,12 +17,12 @@ from rtdetrv2_cli.cli.showing import Showing
 from rtdetrv2_cli.cli.signals import stop_on_signal
 from rtdetrv2_cli.cli.zone_table import zone_rows
 from rtdetrv2_cli.errors import DownloadError, UsageError
-from rtdetrv2_cli.infer.detector import CPU_BATCH, Detector, FrameDetector
+from rtdetrv2_cli.infer.detector import CPU_BATCH, GPU_BATCH, Detector, FrameDetector
 from rtdetrv2_cli.infer.engine import many_requests
 from rtdetrv2_cli.labels import COCO_IDS
 from rtdetrv2_cli.media.again.existing import standing
 from rtdetrv2_cli.media.crops import CropSink
-from rtdetrv2_cli.media.encode import EncodeOptions, MediaSink
+from rtdetrv2_cli.media.encode import DonePart, EncodeOptions, MediaSink
 from rtdetrv2_cli.media.encoders import choose_encoder
 from rtdetrv2_cli.media.live.encode import LiveMediaSink
 from rtdetrv2_cli.media.live.options import LiveOptions
@@ -38,6 +38,8 @@ from rtdetrv2_cli.types import Failure, Result, SourceEvent
 if TYPE_CHECKING:
     from rtdetrv2_cli.analyse.follow import Following
     from rtdetrv2_cli.analyse.zones import Zone
+    from rtdetrv2_cli.infer.engine import Engine
+    from rtdetrv2_cli.jobs.worker import EngineFacts
     from rtdetrv2_cli.media.convert.convert import CocoIds
     from rtdetrv2_cli.media.draw import ColorBy
     from rtdetrv2_cli.media.look import Palette
@@ -135,13 +137,27 @@ def check_encoder(plan: Plan, encode: EncodeOptions) -> None:
         target.check()
 
 
-def requests_at_once(plan: Plan, batch: int | None) -> int:
+def choose_batch(plan: Plan, batch: str) -> int | Literal["auto"] | None:
+    """The value of `--batch` for a detector, which tries sizes only where there is much to do."""
+    if batch != "auto":
+        return int(batch)
+    most = most_at_once(plan)
+    is_little = plan.is_live or (most is not None and most <= GPU_BATCH)
+    return None if is_little else "auto"
+
+
+def requests_at_once(
+    plan: Plan, batch: int | Literal["auto"] | None, cores: int | None = None
+) -> int:
     """In how many batches to detect at once; one where all cores had better share the same one.
+
+    The cores are those of a worker; None: of this machine.
 
     What is left to do has no say: each way may round otherwise, and a run that goes on must not.
     """
-    few = len(plan.inputs) <= (batch or CPU_BATCH) and _reads_pictures(plan)
-    return 1 if plan.is_live or few else many_requests()
+    size = batch if isinstance(batch, int) else CPU_BATCH
+    few = len(plan.inputs) <= size and _reads_pictures(plan)
+    return 1 if plan.is_live or few else many_requests(cores)
 
 
 def fit_batch(plan: Plan, detector: Detector) -> None:
@@ -149,16 +165,43 @@ def fit_batch(plan: Plan, detector: Detector) -> None:
 
     So it need not be filled up. Of tiles there are more.
     """
-    if _reads_pictures(plan) and detector.slicing is None:
-        detector.batch_size = min(detector.batch_size, max(1, len(plan.inputs)))
+    if (most := most_at_once(plan)) is not None and detector.slicing is None:
+        detector.batch_size = min(detector.batch_size, most)
+
+
+def most_at_once(plan: Plan) -> int | None:
+    """How many frames there are at most; None: nobody knows, or there are many."""
+    return max(1, len(plan.inputs)) if _reads_pictures(plan) else None
 
 
 def _reads_pictures(plan: Plan) -> bool:
     return all(item.kind == "picture" for item in plan.inputs)
 
 
-def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> Report:
-    """The report of a run in which a detector finds objects."""
+class Described(Protocol):
+    """What is told of whatever detects."""
+
+    @property
+    def engine(self) -> "Engine | EngineFacts": ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+    @property
+    def conf(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def requests(self) -> int: ...
+    @property
+    def seconds(self) -> Mapping[str, float]: ...
+
+
+def open_report(
+    plan: Plan,
+    detector: Described,
+    options: Mapping[str, Any],
+    more: Callable[[], Mapping[str, Any]] = dict,
+) -> Report:
+    """The report of a run in which a detector finds objects; `more` facts are asked for late."""
     engine = detector.engine
     model = {"name": engine.info.name, "sha256": engine.info.sha256}
     origin = {"model": {**model, "classes": list(detector.labels)}, "conf": detector.conf}
@@ -172,6 +215,7 @@ def open_report(plan: Plan, detector: Detector, options: Mapping[str, Any]) -> R
             "batch": detector.batch_size,
             "requests": detector.requests,
             **({} if engine.room is None else {"batch_after_out_of_memory": engine.room}),
+            **more(),
         }
 
     return Report(plan, options, origin, facts, detector.seconds)
@@ -286,10 +330,13 @@ def open_sinks(
     annotate: Annotate | None,
     encode: EncodeOptions,
     live: LiveOptions | None = None,
+    *,
+    is_made: bool = False,
 ) -> list[Sink]:
     """Everything that the plan wants written or sent, records first.
 
-    A frame that is in a video is so in every file of records, whenever the run is killed.
+    A frame that is in a video is so in every file of records, whenever the run is killed. Where
+    workers have made the pictures and videos already, they are only put in their places.
     """
     plan = report.plan
     sinks: list[Sink] = [
@@ -305,6 +352,8 @@ def open_sinks(
         )
         for path in ([STDOUT] if plan.stdout else plan.records)
     ]
+    if is_made:
+        return [*sinks, *_placing_sinks(report, encode)]
     if plan.crops is not None:
         names = [item.name for item in plan.inputs]
         sinks.append(CropSink(plan.crops, labels, names))
@@ -317,6 +366,21 @@ def open_sinks(
     return sinks
 
 
+def _placing_sinks(report: Report, encode: EncodeOptions) -> Iterator[Sink]:
+    from rtdetrv2_cli.jobs.place import PlacedCrops, PlacedMedia
+
+    plan = report.plan
+    if plan.crops is not None:
+        yield PlacedCrops(plan.crops)
+    if plan.media:
+        run, parts = run_mark(report.header), _done_parts(plan)
+        yield PlacedMedia(plan.media, encode, run=run, parts=parts)
+
+
+def _done_parts(plan: Plan) -> dict[str, DonePart]:
+    return {name: done.part for name, done in plan.progress.items() if done.part}
+
+
 def _media_sink(report: Report, annotate: Annotate, encode: EncodeOptions) -> Sink:
     plan, profile = report.plan, report.media
     if plan.is_live:
@@ -327,7 +391,7 @@ def _media_sink(report: Report, annotate: Annotate, encode: EncodeOptions) -> Si
         encode,
         profile=profile,
         run=run_mark(report.header),
-        parts={name: done.part for name, done in plan.progress.items() if done.part},
+        parts=_done_parts(plan),
     )
 
 
@@ -383,6 +447,19 @@ def tell_profile(report: Report) -> None:
     content: dict[str, Any] = report.content()
     told = {name: content[name] for name in ("stages", "waiting", "limited_by")}
     console.say(report.profile_sentence(), **told)
+
+
+def conclude(report: Report, *, profile: bool, as_json: bool) -> None:
+    """Tells at the end of a run what it was asked to tell.
+
+    Raises:
+        OutputError: a chart cannot be written.
+    """
+    tell_counts(report)
+    if profile:
+        tell_profile(report)
+    if as_json and not report.plan.stdout:
+        console.print_data(report.content())
 
 
 @contextmanager

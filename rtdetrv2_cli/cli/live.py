@@ -33,7 +33,7 @@ def live(
     show: streams.Show = False,
     model: opt.Model = "roadusers",
     imgsz: opt.ImageSize = None,
-    device: opt.Device = "auto",
+    device: opt.Devices = "auto",
     dtype: opt.DtypeOption = "auto",
     half: opt.Half = False,
     engine: opt.EngineOption = "auto",

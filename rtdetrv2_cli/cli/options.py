@@ -273,11 +273,22 @@ ImageSize = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+_DEVICE = "auto, cpu, cuda, cuda:1, mps, xpu, or an index"
 Device = Annotated[
     str,
     Option(
         metavar="DEVICE",
-        help="auto, cpu, cuda, cuda:1, mps, xpu, or an index.",
+        help=f"{_DEVICE}.",
+        autocompletion=completion.devices,
+        rich_help_panel=_MODEL,
+    ),
+]
+Devices = Annotated[
+    str,
+    Option(
+        "--device",
+        metavar="DEVICE[,DEVICE...]",
+        help=f"{_DEVICE}; or several, as 0,1: a model on each, all at work at once.",
         autocompletion=completion.devices,
         rich_help_panel=_MODEL,
     ),
@@ -307,6 +318,17 @@ EngineOption = Annotated[
 Batch = Annotated[
     str,
     Option(metavar="auto|N", parser=parse_batch, help="Pictures at once.", rich_help_panel=_MODEL),
+]
+TriedBatch = Annotated[
+    str,
+    Option(
+        "--batch",
+        metavar="auto|N",
+        parser=parse_batch,
+        help="Pictures at once; auto: 4 on a CPU, else what turns out to be quickest where there "
+        "are many.",
+        rich_help_panel=_MODEL,
+    ),
 ]
 Offline = Annotated[
     bool,

@@ -41,6 +41,7 @@ _WITHOUT_EFFECT = frozenset(
         *("batch", "device", "offline", "fail_fast", "max_errors", "shard"),
         *("overwrite", "skip_existing", "resume", "retry_failed"),
         *("allow_truncated", "hwaccel", "max_megapixels"),
+        *("cluster", "workers", "gpus_per_worker"),
     )
 )
 """Options that change neither what is found in a frame, nor how it is drawn and encoded."""

@@ -8,6 +8,7 @@ from typer import Context
 
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.media.look import Styles
+from rtdetrv2_cli.media.remote import is_remote
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.cli.plan import Plan
@@ -49,6 +50,8 @@ _ABOUT = {
     "line": "track",
     "zone_file": "track",
     "slice_overlap": "slice",
+    "workers": "cluster",
+    "gpus_per_worker": "cluster",
 }
 """Options that say how to do what another one asks for."""
 
@@ -58,6 +61,10 @@ _OF_RECORDS = ("save_coco", "save_txt", "save_mot")
 
 _NEVER_PASSED_OVER = ("shard",)
 """What is refused though only a file or the environment sets it: every machine would do all."""
+
+
+def _may_be_folder(source: str) -> bool:
+    return Path(source).is_dir() or is_remote(source) or any(sign in source for sign in "*?[")
 
 
 class _Rule(NamedTuple):
@@ -77,7 +84,7 @@ _OF_STREAMS = (
 _RULES = (
     _Rule(
         ("recursive",),
-        lambda _, sources: any(Path(s).is_dir() or any(c in s for c in "*?[") for s in sources),
+        lambda _, sources: any(map(_may_be_folder, sources)),
         "no folder is among the sources",
     ),
     _Rule(
@@ -89,6 +96,11 @@ _RULES = (
         ("resume", "retry_failed"),
         lambda plan, _: not plan.is_live,
         "what a stream showed is gone, and it cannot go on from there",
+    ),
+    _Rule(
+        ("cluster",),
+        lambda plan, _: not plan.is_live,
+        "a stream is looked at as it comes, by one machine",
     ),
     _Rule(
         _OF_STREAMS,
@@ -202,6 +214,19 @@ def refuse_incomplete(context: Context) -> None:
     values = context.params
     if "color_by" in given and values["color_by"] == "track" and not values.get("track"):
         raise UsageError("--color-by track is about --track, which is not given")
+
+
+def refuse_track_together(context: Context) -> None:
+    """Stops a run that would follow objects from one worker's frames to another's.
+
+    Raises:
+        UsageError: It would.
+    """
+    if context.params["cluster"] is not None and context.params["track"] is not None:
+        raise UsageError(
+            "--track follows objects from frame to frame, and --cluster gives these to several "
+            "workers: leave one of them out, or share whole videos out with --shard"
+        )
 
 
 def asks_for_files(context: Context) -> bool:

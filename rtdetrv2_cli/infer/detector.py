@@ -4,12 +4,13 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from os import PathLike
 from threading import Lock
-from typing import Any, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import UsageError
+from rtdetrv2_cli.infer.batch import best_batch
 from rtdetrv2_cli.infer.engine import Engine, Prediction, open_engine
 from rtdetrv2_cli.infer.postprocess import choose, postprocess
 from rtdetrv2_cli.infer.preprocess import preprocess
@@ -53,7 +54,8 @@ class Detector:
     Args:
         model: A name such as `roadusers` or `r50vd`, a path, or an engine that is open already
             (then device, dtype, engine, imgsz, variant and offline say nothing).
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or an index.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or an index; or several, as in `0,1`,
+            each with a model of its own, which detect at once.
         dtype: `auto`, `fp32`, `bf16`, `fp16`, or `half` (fp16 on a GPU, bf16 on a CPU).
         engine: `torch`, `openvino`, `onnx`, or `auto`: OpenVINO for a model by name or path on a
             CPU, else PyTorch.
@@ -73,7 +75,8 @@ class Detector:
         slice_overlap: Share of a tile that the next one shows too, 0 to 0.9: objects in it that
             are no larger are in one of them whole.
         imgsz: Input size, `640` or `"480x640"` (height first); None: the model's own.
-        batch: Pictures at once; None: as suits the device.
+        batch: Pictures at once; None: as suits the device; `auto`: what turns out to be quickest
+            on it, which takes a few seconds, but on a CPU, where that is known.
         fill: Fill smaller batches up, where what an engine answers of a picture may differ in its
             last bit with the number of pictures beside it: a run that goes on with another then
             finds the same.
@@ -106,7 +109,7 @@ class Detector:
         slice: int | None = None,
         slice_overlap: float = 0.2,
         imgsz: int | str | Size | None = None,
-        batch: int | None = None,
+        batch: int | Literal["auto"] | None = None,
         fill: bool = False,
         requests: int = 1,
         variant: str | None = None,
@@ -144,7 +147,7 @@ class Detector:
             "nms_agnostic": nms_agnostic,
             "max_det": max_det if floor is None else None,
         }
-        self.batch_size = _auto_batch(model.device) if batch is None else batch
+        self.batch_size = _batch(batch, model)
         self._fills = fill and not model.is_steady
         self.seconds: dict[str, float] = {}
         """Time spent in each step so far, in all threads together."""
@@ -316,10 +319,10 @@ def _is_looked_at(item: object) -> bool:
     return isinstance(item, Frame) and not item.held
 
 
-def _check(max_det: int | None, batch: int | None) -> None:
+def _check(max_det: int | None, batch: int | Literal["auto"] | None) -> None:
     if max_det is not None and max_det < 1:
         raise UsageError(f"max_det is {max_det}: it must be at least 1")
-    if batch is not None and batch < 1:
+    if isinstance(batch, int) and batch < 1:
         raise UsageError(f"batch is {batch}: it must be at least 1")
 
 
@@ -329,8 +332,12 @@ def _check_shares(shares: Mapping[str, float | None]) -> None:
             raise UsageError(f"{name} is {share}: it is a share, 0 to 1")
 
 
-def _auto_batch(device: str) -> int:
-    return CPU_BATCH if device == "cpu" else GPU_BATCH
+def _batch(wish: int | Literal["auto"] | None, engine: Engine) -> int:
+    if isinstance(wish, int):
+        return wish
+    if {*engine.device.split(",")} == {"cpu"}:
+        return CPU_BATCH
+    return GPU_BATCH if wish is None else best_batch(engine)
 
 
 def _as_frame(picture: Frame | Image) -> Frame:

@@ -133,6 +133,23 @@ def open_engine(
         DeviceError: the device is absent, or cannot compute in `dtype`.
         ModelError: the model is not found or cannot be loaded.
     """
+    if "," in device:
+        from rtdetrv2_cli.infer.side_by_side import SideBySide
+
+        engines = [
+            open_engine(
+                model,
+                engine=engine,
+                device=each,
+                dtype=dtype,
+                imgsz=imgsz,
+                requests=requests,
+                variant=variant,
+                offline=offline,
+            )
+            for each in device.split(",")
+        ]
+        return SideBySide(engines)
     size = None if imgsz is None else parse_size(imgsz)
     if dtype not in ("auto", "half", *DTYPES):
         known = ", ".join(("auto", "half", *DTYPES))
@@ -171,9 +188,9 @@ def _quickest(model: object, device: str, dtype: str) -> str:
     return "openvino" if converts else "torch"
 
 
-def many_requests() -> int:
-    """How many calls at once are quickest on this CPU where there are many batches."""
-    return min(_MOST_REQUESTS, available_cores())
+def many_requests(cores: int | None = None) -> int:
+    """How many calls at once are quickest on this CPU, or so many cores, for many batches."""
+    return min(_MOST_REQUESTS, available_cores() if cores is None else cores)
 
 
 def parse_size(imgsz: int | str | Size) -> Size:

@@ -1,6 +1,6 @@
 """What was found, cut out of its pictures. Knows no model."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,16 +26,19 @@ class CropSink(Sink):
     Args:
         folder: Where they go.
         labels: Class names by class id.
-        sources: Names of what is read; those of others get a name in turn.
+        sources: Names of what is read, or what those are called in `folder`; other sources get a
+            name in turn.
 
     Raises:
         OutputError: A file cannot be written.
     """
 
-    def __init__(self, folder: Path, labels: Sequence[str], sources: Collection[str]) -> None:
+    def __init__(
+        self, folder: Path, labels: Sequence[str], sources: Collection[str] | Mapping[str, str]
+    ) -> None:
         self._folder = folder
         self._labels = labels
-        self._names = bare_paths(sources)
+        self._names = sources if isinstance(sources, Mapping) else bare_paths(sources)
 
     def write(self, item: Result | Failure) -> None:
         """Cuts out what was found in a frame, whole pixels, what lies in the picture."""

@@ -93,6 +93,7 @@ class MediaSink(Sink):
         profile: Where the time goes is added to it.
         run: What tells runs apart that draw or encode otherwise; journals are marked with it.
         parts: By name the part of a video that is done; the frames that come follow it.
+        opens: What opens the file of a source with its first frame, in place of `open_writer`.
 
     Raises:
         OutputError: A file cannot be written; it is removed.
@@ -107,6 +108,7 @@ class MediaSink(Sink):
         profile: MediaProfile | None = None,
         run: str = "",
         parts: Mapping[str, DonePart] | None = None,
+        opens: "Callable[[Path, Frame], Writer] | None" = None,
     ) -> None:
         self._profile = profile or MediaProfile()
         self._paths = paths
@@ -114,6 +116,7 @@ class MediaSink(Sink):
         self._options = options or EncodeOptions()
         self._run = run
         self._parts = parts or {}
+        self._open = opens or self._opened
         self._source: str | None = None
         self._writer: Writer | None = None
 
@@ -127,13 +130,7 @@ class MediaSink(Sink):
         if self._writer is None or frame.source.name != self._source:
             self._finish()
             self._source = frame.source.name
-            self._writer = open_writer(
-                self._paths[self._source],
-                frame,
-                self._options,
-                mark=mark_of(self._run, frame.source.location),
-                part=self._parts.get(self._source),
-            )
+            self._writer = self._open(self._paths[self._source], frame)
         writer, annotate, found = self._writer, self._annotate, item.detections
         if isinstance(annotate, PlaneAnnotate) and isinstance(writer, PlaneWriter):
             with clock(self._profile.seconds, "draw"):
@@ -146,6 +143,15 @@ class MediaSink(Sink):
         with clock(self._profile.seconds, "draw"):
             image = annotate(frame.image, found)
         self._guarded(writer, lambda: writer.write(frame, image))
+
+    def _opened(self, path: Path, frame: Frame) -> Writer:
+        return open_writer(
+            path,
+            frame,
+            self._options,
+            mark=mark_of(self._run, frame.source.location),
+            part=self._parts.get(frame.source.name),
+        )
 
     def hold(self, item: Result) -> None:
         """Writes a frame like any other: it is one to look at."""

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from rtdetrv2_cli import types
 from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError
 from rtdetrv2_cli.media.hdr_picture import light_of, sdr_picture
 from rtdetrv2_cli.media.limits import refuse_large, too_large
+from rtdetrv2_cli.media.remote import fetch, is_remote
 from rtdetrv2_cli.types import Frame, Size, SourceInfo
 
 Colour = tuple[int, int, int]
@@ -105,11 +107,12 @@ def open_picture(location: str | Path) -> Iterator[Image.Image]:
     Raises:
         InputError: It is no picture, too large, or not there.
     """
+    place = fetch(location) if isinstance(location, str) and is_remote(location) else location
     with told():
         try:
-            picture: Image.Image = Image.open(location, formats=_COMMON)
+            picture: Image.Image = Image.open(place, formats=_COMMON)
         except UnidentifiedImageError:
-            picture = _open_rare(location)
+            picture = _open_rare(location, place)
     with picture:
         yield picture
 
@@ -123,7 +126,7 @@ def is_readable(path: Path) -> bool:
         return False
 
 
-def is_sequence(path: Path) -> bool:
+def is_sequence(path: str | Path) -> bool:
     """Whether the file is an animation or has several pages."""
     try:
         with open_picture(path) as picture, told():
@@ -220,11 +223,11 @@ def _lab_to_rgb(picture: Image.Image) -> Image.Image:
     return picture if converted is None else converted
 
 
-def _open_rare(location: str | Path) -> Image.Image:
+def _open_rare(location: str | Path, place: str | Path | BytesIO) -> Image.Image:
     formats = _all_formats()
     if Path(location).suffix.lower() in (".heic", ".heif", ".hif") and "HEIF" not in formats:
         raise InputError("HEIF pictures need the extra: pip install 'rtdetrv2[heif]'")
-    return Image.open(location, formats=formats)
+    return Image.open(place, formats=formats)
 
 
 @cache

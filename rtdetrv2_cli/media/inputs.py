@@ -17,10 +17,12 @@ from rtdetrv2_cli.media.kinds import (
     kind_by_content,
     kind_by_suffix,
     kind_by_trying,
+    kind_of_remote,
     kind_of_url,
 )
 from rtdetrv2_cli.media.live.address import is_streamed, streamed_name
 from rtdetrv2_cli.media.names import is_url, natural_key, public_name
+from rtdetrv2_cli.media.remote import is_remote, remote_files
 
 _log = logging.getLogger(__name__)
 
@@ -172,9 +174,20 @@ def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
 def _from_url(url: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
     if urlsplit(url).scheme.lower() == "file":
         yield from _expand(unquote(urlsplit(url).path), stream, walk)
+    elif is_remote(url):
+        yield from _from_remote(url, stream, walk)
     else:
         kind = "stream" if walk.live else kind_of_url(url, walk.av_options)
         yield _Found(url, None, kind, stream, url)
+
+
+def _from_remote(url: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
+    """Files of an object store, which are known by their suffixes: to look into each takes time."""
+    root, files = remote_files(url, recursive=walk.recursive)
+    is_named = files == [url]
+    for location in sorted(files, key=lambda file: natural_key(_relative(file, root))):
+        kind = kind_of_remote(location)
+        yield _Found(location, root, kind or ("video" if is_named else None), stream, location)
 
 
 def _from_folder(root: str, stream: int, walk: "_Walk") -> Iterator[_Found]:

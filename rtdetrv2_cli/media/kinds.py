@@ -70,6 +70,9 @@ _VIDEO_SUFFIXES: Final = frozenset(
 )
 """Not `.ts` and `.mts`, which TypeScript shares: those are told by their bytes alone."""
 
+_MAY_MOVE_SUFFIXES: Final = (".gif", ".apng", ".webp", ".avif", ".avifs", ".tif", ".tiff")
+"""Of files that are often animations or have several pages; a PNG is mostly one picture."""
+
 _MOTION_JPEG: Final = (".mjpeg", ".mjpg")
 """JPEG pictures end to end: the bytes of the first are those of a picture."""
 
@@ -101,6 +104,15 @@ def kind_of_url(url: str, av_options: Mapping[str, str]) -> Kind:
             return "stream" if next(answers) else "video"
         except StalledError:
             return "video"
+
+
+def kind_of_remote(location: str) -> Kind | None:
+    """What a file in an object store is by its suffix; one that may move is looked into."""
+    path = Path(location)
+    kind = None if path.suffix.lower() in NOT_MEDIA else kind_by_suffix(path)
+    if kind == "picture" and path.suffix.lower() in _MAY_MOVE_SUFFIXES:
+        return "sequence" if images.is_sequence(location) else "picture"
+    return kind
 
 
 def kind_by_suffix(path: Path) -> Kind | None:

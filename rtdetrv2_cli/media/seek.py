@@ -7,6 +7,7 @@ what was counted, else the caller begins at the beginning.
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, NamedTuple
 
 import av
@@ -66,15 +67,43 @@ def enter(
         MissedEntryError: Its frames cannot be counted, or not be sought.
         InputError: The video has no frame so late.
     """
-    codec = video.codec_context.codec.canonical_name
-    if container.format.name not in _COUNTABLE_FORMATS or codec not in _COUNTABLE_CODECS:
-        raise MissedEntryError(f"packets of {codec} in {container.format.name} are not frames")
+    refuse_uncountable(container, video)
     try:
         entry = _entry(list(_counted(packets, video, start, reached)), video, start, reached)
         container.seek(entry.key, stream=video)
     except av.FFmpegError as error:
         raise MissedEntryError(f"its packets cannot be counted: {error.strerror}") from error
     return entry
+
+
+def refuse_uncountable(container: InputContainer, video: av.VideoStream) -> None:
+    """Passes a video whose packets are its frames.
+
+    Raises:
+        MissedEntryError: They may not be.
+    """
+    codec = video.codec_context.codec.canonical_name
+    if container.format.name not in _COUNTABLE_FORMATS or codec not in _COUNTABLE_CODECS:
+        raise MissedEntryError(f"packets of {codec} in {container.format.name} are not frames")
+
+
+def count_all(
+    container: InputContainer,
+    video: av.VideoStream,
+    packets: "Iterator[av.Packet[av.VideoStream]]",
+) -> "list[CountedPacket]":
+    """Every packet of a video, none decoded.
+
+    Raises:
+        MissedEntryError: They cannot be counted, or are not the frames one by one.
+    """
+    refuse_uncountable(container, video)
+    try:
+        counted = list(_counted(packets, video, inf, None))
+    except av.FFmpegError as error:
+        raise MissedEntryError(f"its packets cannot be counted: {error.strerror}") from error
+    _refuse_unclear(counted)
+    return counted
 
 
 def from_key(
@@ -112,13 +141,14 @@ def checked(frames: Iterator[av.VideoFrame], entry: Entry) -> Iterator[av.VideoF
         raise MissedEntryError("the frames end before the first that is wanted")
 
 
-class _Counted(NamedTuple):
+class CountedPacket(NamedTuple):
     """What is kept of a packet: not its bytes, of which a film has many."""
 
     pts: int
     is_key: bool
     is_shown: bool
     """Not hidden by an edit list."""
+    duration: int | None
 
 
 def _counted(
@@ -126,7 +156,7 @@ def _counted(
     video: av.VideoStream,
     start: float,
     reached: Reached | None,
-) -> Iterator[_Counted]:
+) -> Iterator[CountedPacket]:
     """The packets up to the first wanted frame, and a little further."""
     first: int | None = None
     for packet in packets:
@@ -134,7 +164,9 @@ def _counted(
             continue  # the one that flushes the decoder
         if packet.pts is None or not packet.size or packet.is_corrupt:
             raise MissedEntryError("a packet has no time or no content")
-        yield _Counted(packet.pts, packet.is_keyframe, not packet.is_discard)
+        yield CountedPacket(
+            packet.pts, packet.is_keyframe, not packet.is_discard, packet.duration or None
+        )
         if not packet.is_discard:
             first = packet.pts if first is None else min(first, packet.pts)
         if first is not None and packet.dts is not None:
@@ -144,16 +176,11 @@ def _counted(
 
 
 def _entry(
-    packets: Sequence[_Counted], video: av.VideoStream, start: float, reached: Reached | None
+    packets: Sequence[CountedPacket], video: av.VideoStream, start: float, reached: Reached | None
 ) -> Entry:
+    _refuse_unclear(packets)
     shown = sorted(packet.pts for packet in packets if packet.is_shown)
-    if not shown or not packets[0].is_key:
-        raise MissedEntryError("it does not begin with a keyframe")
-    if len({packet.pts for packet in packets}) < len(packets):
-        raise MissedEntryError("several frames have the same time")
     origin, unit = shown[0], video.time_base or 0
-    if origin < packets[0].pts:
-        raise MissedEntryError("it begins with frames that lack what they are made of")
     if reached is not None:
         wanted = _after(shown, reached)
     else:
@@ -167,6 +194,21 @@ def _entry(
         raise MissedEntryError("its first keyframe is the nearest")
     index = bisect_left(shown, key)
     return Entry(key, index, origin, tuple(shown[index : wanted + 1]), tuple(shown[:index]))
+
+
+def _refuse_unclear(packets: Sequence[CountedPacket]) -> None:
+    """Passes packets of which it is clear when each frame is shown.
+
+    Raises:
+        MissedEntryError: It is not.
+    """
+    first = min((packet.pts for packet in packets if packet.is_shown), default=None)
+    if first is None or not packets[0].is_key:
+        raise MissedEntryError("it does not begin with a keyframe")
+    if len({packet.pts for packet in packets}) < len(packets):
+        raise MissedEntryError("several frames have the same time")
+    if first < packets[0].pts:
+        raise MissedEntryError("it begins with frames that lack what they are made of")
 
 
 def _after(shown: Sequence[int], reached: Reached) -> int:

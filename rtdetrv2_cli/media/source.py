@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from rtdetrv2_cli.errors import InputError, RtDetrV2Error, TruncatedError, UsageError
 from rtdetrv2_cli.media.hardware import NONE, Hardware
@@ -17,10 +17,22 @@ from rtdetrv2_cli.media.kinds import Kind
 from rtdetrv2_cli.media.live.streams import LiveOptions, LiveStreams
 from rtdetrv2_cli.media.live.tap import Tap
 from rtdetrv2_cli.media.selection import Reached, Selection, select
-from rtdetrv2_cli.media.video import read_video
+from rtdetrv2_cli.media.video import read_segment, read_video
 from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent, StreamState
 
-__all__ = ["Input", "Kind", "LiveOptions", "LiveSource", "Source", "list_inputs", "open_source"]
+__all__ = [
+    "Input",
+    "Kind",
+    "LiveOptions",
+    "LiveSource",
+    "Source",
+    "Stoppable",
+    "list_inputs",
+    "open_source",
+]
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.media.cut import Segment
 
 _log: Final = logging.getLogger(__name__)
 
@@ -34,7 +46,16 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class LiveSource(Source, Protocol):
+class Stoppable(Source, Protocol):
+    """A source that may wait for its next frame for long."""
+
+    def stop(self) -> None:
+        """Ends it at once, from any thread."""
+        ...
+
+
+@runtime_checkable
+class LiveSource(Stoppable, Protocol):
     """A source that does not wait for whoever takes its frames."""
 
     @property
@@ -55,10 +76,6 @@ class LiveSource(Source, Protocol):
         """Lets others have the packets of streams, by their name; call it before `batches`."""
         ...
 
-    def stop(self) -> None:
-        """Ends it at once, from any thread."""
-        ...
-
 
 def open_source(
     source: str | os.PathLike[str] | Sequence[str | Input],
@@ -73,6 +90,7 @@ def open_source(
     hwaccel: str | Hardware = NONE,
     background: Colour = WHITE,
     reached: Mapping[str, Reached] | None = None,
+    segments: "Mapping[str, Segment] | None" = None,
     live: LiveOptions | None = None,
 ) -> Source:
     """A source over one path or URL, or over many, or over inputs that are listed already.
@@ -89,6 +107,7 @@ def open_source(
         hwaccel: What decodes videos, or the word for it; see `rtdetrv2_cli.media.hardware`.
         background: RGB colour shown where a picture is transparent.
         reached: By the name of a video how far it is done: its first frame is the next one.
+        segments: By the name of a video the only part of it that is read.
         live: How streams and cameras are read; then `stride`, `fps` and `max_frames` are in it.
 
     Raises:
@@ -110,6 +129,7 @@ def open_source(
         hardware,
         background,
         reached or {},
+        segments or {},
         allow_truncated=allow_truncated,
     )
 
@@ -134,11 +154,16 @@ def _with_changes(
     size: Size | None = None
     for frame in frames:
         if item.kind == "video" and size is not None and size != frame.size:
-            told = f"frame {frame.index} is {frame.size.width}x{frame.size.height}"
-            message = f"{told}, the one before it {size.width}x{size.height}"
-            yield SourceEvent(item.name, "size_changed", message, item.stream)
+            yield size_changed(frame, size)
         size = frame.size
         yield frame
+
+
+def size_changed(frame: Frame, before: Size) -> SourceEvent:
+    """What is said of a frame whose size is not that of the one before it."""
+    told = f"frame {frame.index} is {frame.size.width}x{frame.size.height}"
+    message = f"{told}, the one before it {before.width}x{before.height}"
+    return SourceEvent(frame.source.name, "size_changed", message, frame.source.stream)
 
 
 class _Files:
@@ -151,6 +176,7 @@ class _Files:
         hardware: Hardware,
         background: Colour,
         reached: Mapping[str, Reached],
+        segments: "Mapping[str, Segment]",
         *,
         allow_truncated: bool = False,
     ) -> None:
@@ -159,6 +185,7 @@ class _Files:
         self._hardware = hardware
         self._background = background
         self._reached = reached
+        self._segments = segments
         self._allow_truncated = allow_truncated
 
     def frames(self) -> Generator[Frame | Failure | SourceEvent, None, None]:
@@ -180,6 +207,8 @@ class _Files:
 
     def _read(self, item: Input) -> Generator[Frame, None, None]:
         place, name, stream = item.location, item.name, item.stream
+        if (segment := self._segments.get(name)) is not None:
+            return read_segment(place, name, segment, stream=stream, hardware=self._hardware)
         if item.kind == "video":
             return read_video(
                 place,

@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import av
 import numpy as np
@@ -20,11 +20,15 @@ from rtdetrv2_cli.media.colour import frame_to_channels, frame_to_rgb, has_chann
 from rtdetrv2_cli.media.hardware import Hardware, planar
 from rtdetrv2_cli.media.limits import most_pixels, refuse_large
 from rtdetrv2_cli.media.names import is_read_once, is_url, redact
+from rtdetrv2_cli.media.remote import RemoteFile, is_remote
 from rtdetrv2_cli.media.seek import Entry, MissedEntryError, checked, enter, from_key
 from rtdetrv2_cli.media.selection import EVERYTHING, Reached, Selection, go_on, select
 from rtdetrv2_cli.media.side_data import side_data
 from rtdetrv2_cli.media.tone_map import Light
 from rtdetrv2_cli.types import Channels, Frame, Image, Size, SourceInfo
+
+if TYPE_CHECKING:
+    from rtdetrv2_cli.media.cut import Segment
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +90,7 @@ def read_video(
             have been yielded.
     """
     hardware = hardware or Hardware()
-    may_enter = not (is_url(location) or is_read_once(location))
+    may_enter = is_remote(location) or not (is_url(location) or is_read_once(location))
     if (selection.start or reached is not None) and may_enter:
         try:
             yield from _read(location, name, stream, selection, hardware, reached, enters=True)
@@ -129,6 +133,33 @@ def _read(
         yield from go_on(frames, reached)
 
 
+def read_segment(
+    location: str,
+    name: str,
+    segment: "Segment",
+    *,
+    stream: int = 0,
+    hardware: Hardware | None = None,
+) -> Generator[Frame, None, None]:
+    """The frames of a segment that `cut.cut` has found, as `read_video` would yield them.
+
+    Arguments and errors as of `read_video`.
+
+    Raises:
+        MissedEntryError: It is not what was counted; frames may have been yielded.
+    """
+    with open_container(location, hardware) as container:
+        video = first_video(container)
+        limit_pixels(video)
+        video.thread_type = "SLICE"  # as in `_read`
+        reader = _Reader(container, video, location, name, stream, hardware or Hardware())
+        container.seek(segment.entry.key, stream=video)
+        reader.begin_at(segment.entry)
+        yield from segment.choose(reader.frames())
+        if segment.is_end:
+            reader.check_end(segment.selection.end)
+
+
 @contextmanager
 def open_container(location: str, hardware: Hardware | None = None) -> Iterator[InputContainer]:
     """Opens a video by its content; local files can reach neither network nor other files.
@@ -140,28 +171,33 @@ def open_container(location: str, hardware: Hardware | None = None) -> Iterator[
     Raises:
         InputError: It is no video, or cannot be reached; the message holds no credentials.
     """
-    options = {} if is_url(location) else {"protocol_whitelist": "file"}
-    if not is_url(location):
+    is_streamed = is_url(location) and not is_remote(location)
+    options = {} if is_streamed else {"protocol_whitelist": "file"}
+    if not is_streamed:
         options["format_whitelist"] = local_formats()
+    with ExitStack() as stack:
+        place: Any = location
+        if is_remote(location):
+            place = stack.enter_context(closing(RemoteFile(location)))
 
-    def opened(accelerator: HWAccel | None = None) -> InputContainer:
-        return av.open(
-            location,
-            format=_FORCED.get(Path(location).suffix.lower()),
-            options=options,
-            metadata_errors="replace",
-            timeout=_URL_TIMEOUTS if is_url(location) else None,
-            hwaccel=accelerator,
-        )
+        def opened(accelerator: HWAccel | None = None) -> InputContainer:
+            container: InputContainer = av.open(
+                place,
+                format=_FORCED.get(Path(location).suffix.lower()),
+                options=options,
+                metadata_errors="replace",
+                timeout=_URL_TIMEOUTS if is_streamed else None,
+                hwaccel=accelerator,
+            )
+            return container
 
-    try:
-        container = opened() if hardware is None else hardware.opened(opened)
-    except av.ArgumentError as error:  # what FFmpeg says of a format off the white list
-        raise InputError("not a video: its format is not recognised") from error
-    except _DAMAGE as error:
-        raise InputError(f"cannot be opened as a video: {reason(error, location)}") from error
-    with container:
-        yield container
+        try:
+            container = opened() if hardware is None else hardware.opened(opened)
+        except av.ArgumentError as error:  # what FFmpeg says of a format off the white list
+            raise InputError("not a video: its format is not recognised") from error
+        except _DAMAGE as error:
+            raise InputError(f"cannot be opened as a video: {reason(error, location)}") from error
+        yield stack.enter_context(container)
 
 
 def is_readable(path: Path) -> bool:

@@ -93,7 +93,9 @@ class VideoWriter:
         first: The first frame, not written yet: size, time base and source are taken from it.
         options: How to encode.
         mark: What the journal says of itself.
-        kept: What is written first: pictures from `first` on that `follows` has approved of.
+        kept: What is written first: pictures from `first` on that `times_in_source` approved of.
+        whole: Whether it will be all of the video; of a part of it only the journal is left, which
+            `append` takes up, and nothing is beside its pictures.
 
     Raises:
         OutputError: The file or the encoder cannot be opened.
@@ -107,11 +109,13 @@ class VideoWriter:
         *,
         mark: str = "",
         kept: Kept | None = None,
+        whole: bool = True,
     ) -> None:
         self._file = PartFile(path, WHOLE_PART)
         self._format = CONTAINERS[path.suffix.lower()]
         self._options = options
         self._first = first
+        self._is_whole = whole
         self._time_base = first.time_base or 1 / _DEFAULT_RATE
         self._rate = sane_rate(first.source.fps)
         self._interval = max(1, round(1 / (self._rate * self._time_base)))
@@ -141,7 +145,7 @@ class VideoWriter:
                     path, self._video, mark, None if kept is None else kept.path
                 )
                 if kept is not None:
-                    self._take_over(kept)
+                    self._take_over(kept, first)
         except BaseException:
             self.abort()
             raise
@@ -188,10 +192,7 @@ class VideoWriter:
         self._write(frame, self._planes(frame, image))
 
     def _write(self, frame: Frame, planes: av.VideoFrame) -> None:
-        if self._refusal:
-            self._warn(f"the sound is {self._way}, because of {self._format}: {self._refusal}")
-        for note in self._notes:
-            self._warn(note)
+        self._tell_losses()
         planes.pts = self._time(frame)
         planes.time_base = self._time_base
         # Without one, containers end with the beginning of the last frame, and players drop it.
@@ -199,6 +200,33 @@ class VideoWriter:
         self._end = frame.seconds + float(planes.duration * self._time_base)
         self._cut = frame.cut
         self._encoding.put(planes)
+
+    def _tell_losses(self) -> None:
+        if self._refusal:
+            self._warn(f"the sound is {self._way}, because of {self._format}: {self._refusal}")
+        for note in self._notes:
+            self._warn(note)
+
+    def append(self, kept: Kept, first: Frame, last: Frame) -> None:
+        """Writes pictures that another writer has encoded of this video, and sound up to them.
+
+        Args:
+            kept: The journal of a writer that was not for the whole.
+            first: The frame that it begins with.
+            last: The one that it ends with.
+
+        Raises:
+            OutputError: They do not follow those that are written.
+        """
+        if kept.parameters != parameter_sets(self._video, kept.format):
+            raise OutputError(
+                f"cannot write {self._file.path}: another machine encodes otherwise than this one"
+            )
+        self._tell_losses()
+        self._end = last.seconds + float((last.duration or self._interval) * self._time_base)
+        self._cut = last.cut
+        with refused(self._file.path):
+            self._take_over(kept, first)
 
     def times_in_source(self, kept: Kept) -> list[int] | None:
         """When the pictures of a file are shown in the source, in units of its time base.
@@ -226,9 +254,13 @@ class VideoWriter:
                     streams.finish(self._end, cut=self._cut)
                 self._write_chapters()
             self._close()
-        self._file.commit()
-        if self._journal is not None:
+        assert self._journal is not None
+        if self._is_whole:
+            self._file.commit()
             self._journal.finish()
+        else:
+            self._file.discard()
+            self._journal.keep()
 
     def abort(self) -> None:
         """Leaves nothing behind but what was kept."""
@@ -273,7 +305,7 @@ class VideoWriter:
 
     def _add_others(self, output: OutputContainer, way: SoundWay) -> list[Beside]:
         source, pictures = self._origin.container, self._origin.video
-        if source is None or pictures is None:
+        if source is None or pictures is None or not self._is_whole:
             return []
         beside: list[Beside] = []
         shift = self._shift * self._time_base
@@ -345,9 +377,9 @@ class VideoWriter:
             ) from error
         return video
 
-    def _take_over(self, kept: Kept) -> None:
-        """Writes what was encoded before; frames follow it."""
-        for packet in kept.packets((self._first.pts or 0) + self._shift, self._time_base):
+    def _take_over(self, kept: Kept, first: Frame) -> None:
+        """Writes what was encoded from a frame on; others follow it."""
+        for packet in kept.packets((first.pts or 0) + self._shift, self._time_base):
             self._last_pts = max(self._last_pts, packet.pts or 0)
             self._mux(packet)
 

@@ -334,3 +334,19 @@ def test_a_batch_that_did_not_fit_is_told(detect, pictures, tmp_path, monkeypatc
     assert outcome.code == 0
     assert outcome.err.count("ran out of memory with 4 pictures at once: going on with 2") == 1
     assert json.loads((tmp_path / "out/run.json").read_text())["batch_after_out_of_memory"] == 2
+
+
+# devices
+
+
+def test_two_devices_find_what_one_finds(detect, pictures, tmp_path, frames_of):
+    options = ("--save-csv", "--batch", 2, "--image-format", "png")
+    assert detect("in", "-o", "one", *options).code == 0
+    assert detect("in", "-o", "two", *options, "--device", "cpu,cpu").code == 0
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert frames_of(two / "detections.jsonl") == frames_of(one / "detections.jsonl")
+    assert (two / "detections.csv").read_bytes() == (one / "detections.csv").read_bytes()
+    assert json.loads((two / "run.json").read_text())["device"] == "cpu,cpu"
+    refused = detect("in", "-o", "three", "--device", "cpu,cuda:9")
+    assert refused.code == 4
+    assert "no device 'cuda:9' here" in refused.err

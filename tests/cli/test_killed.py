@@ -1,6 +1,5 @@
 """A mixed folder, killed at random moments and resumed: every file is as if nothing had been."""
 
-import json
 import os
 import random
 import shutil
@@ -8,18 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from outputs import content, is_the_same
 
 from rtdetrv2_cli.media.crops import CropSink
 from rtdetrv2_cli.media.encode import MediaSink
 from rtdetrv2_cli.media.part import PartFile, TextOutput
-from rtdetrv2_cli.media.video import read_video
 
 FORMATS = ("--save-json", "--save-csv", "--save-coco", "--save-txt", "--save-mot", "--save-crop")
 WAYS = {
@@ -59,35 +58,6 @@ def folder(make_picture, make_clip, tmp_path) -> Path:
     broken = make_clip("in/b/v.mkv", FRAMES, fps=RATE, options={"g": str(GROUP)})
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size * 2 // 3])
     return tmp_path / "in"
-
-
-def content(folder: Path) -> dict[str, object]:
-    """What a run has written, but for what may differ: the run, its summary and its times."""
-    told: dict[str, object] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() or name == "run.json":
-            continue
-        if name == "detections.jsonl":
-            lines = path.read_bytes().splitlines()
-            told[name] = [
-                line for line in lines if json.loads(line)["type"] not in ("run", "summary")
-            ]
-        elif name == "detections.json":
-            document = json.loads(path.read_bytes())
-            told[name] = [json.dumps(document[part]) for part in ("frames", "errors", "events")]
-        elif path.suffix in (".mp4", ".mkv"):
-            told[name] = [(f.pts, f.time_base, f.size) for f in read_video(str(path), "x")]
-        else:
-            told[name] = path.read_bytes()
-    return told
-
-
-def is_the_same(folder: Path, whole: Mapping[str, object], where: object) -> None:
-    found = content(folder)
-    assert found.keys() == whole.keys(), where
-    for name, expected in whole.items():
-        assert found[name] == expected, (where, name)
 
 
 class Snapshots:

@@ -94,6 +94,11 @@ class Journal:
         with suppress(OSError):  # where an open file cannot be removed
             self._path.unlink(missing_ok=True)
 
+    def keep(self) -> Path:
+        """Closes it and leaves it, all groups of pictures whole; returns where it is."""
+        self._output.close()
+        return self._path
+
     def finish(self) -> None:
         """Removes every journal of the video, which is complete."""
         self.discard()
