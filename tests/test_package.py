@@ -33,7 +33,7 @@ def build(source: Path, target: Path, *kinds: str) -> None:
     command += [word for kind in kinds for word in ("-t", kind)]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
-        command, cwd=source, env=environment, capture_output=True, text=True, timeout=120
+        command, cwd=source, env=environment, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
 
@@ -105,7 +105,7 @@ def installed(wheel, tmp_path_factory) -> Path:
     python = scripts / Path(sys.executable).name
     # Before anything is borrowed: the package may be among that, and pip would have nothing to do.
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python]
-    subprocess.run([*command, "install", "-q", "--no-deps", wheel], check=True, timeout=120)
+    subprocess.run([*command, "install", "-q", "--no-deps", wheel], check=True, timeout=280)
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     own = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True)
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
@@ -121,7 +121,7 @@ def run(*command: object, cwd: Path) -> subprocess.CompletedProcess:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
 
 
