@@ -46,7 +46,7 @@ class Option:
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
-    meaning: str = ""
+    meaning: str = field(default="", compare=False)
     """What the help calls its value, such as `N|HxW`."""
     off: str | None = None
     """How a flag is called that says no, such as `no-audio`."""

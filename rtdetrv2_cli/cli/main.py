@@ -29,6 +29,7 @@ EXIT_CODES: dict[type[BaseException], int] = {
     errors.InputError: 3,
     errors.ModelError: 4,
     MemoryError: 4,
+    errors.WorkerLostError: 5,
     errors.StreamLostError: 6,
     errors.OutputError: 7,
     KeyboardInterrupt: 130,

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile, gettempdir
 from time import monotonic
 from typing import Any, Final, TextIO
+from weakref import finalize
 
 from rtdetrv2_cli.errors import OutputError
 from rtdetrv2_cli.media.part import TextOutput
@@ -112,9 +113,9 @@ class JsonSink(Sink):
     ) -> None:
         self._labels = labels
         self._summary = summary
-        self._later = {"error": _Later(), "event": _Later()}
         self._separator = "\n"
         self._output = TextOutput(target, flush=True, keep=True)
+        self._later = {"error": _Later(), "event": _Later()}
         self._output.write(f'{{"run": {_json(_run(header))},\n"frames": [')
         for record in kept:
             self._record(record)
@@ -141,17 +142,19 @@ class JsonSink(Sink):
 
     def close(self) -> None:
         """Appends errors, events and summary and gives the file its name; once only."""
-        if not self._output.closed:
-            self._output.write("\n],\n")
-            for name, later in (("errors", self._later["error"]), ("events", self._later["event"])):
-                self._output.write(f'"{name}": [')
-                for piece in later.pieces():
-                    self._output.write(piece)
-                self._output.write("],\n")
-            self._output.write(f'"summary": {_json(_totals(self._summary))}}}\n')
-            self._output.close()
-        for later in self._later.values():
-            later.close()
+        try:
+            if not self._output.closed:
+                self._output.write("\n],\n")
+                for kind, later in self._later.items():
+                    self._output.write(f'"{kind}s": [')
+                    for piece in later.pieces():
+                        self._output.write(piece)
+                    self._output.write("],\n")
+                self._output.write(f'"summary": {_json(_totals(self._summary))}}}\n')
+                self._output.close()
+        finally:
+            for later in self._later.values():
+                later.close()
 
 
 class _Later:
@@ -160,6 +163,8 @@ class _Later:
     def __init__(self) -> None:
         self._spool = SpooledTemporaryFile(_FEW_BYTES, "w+", encoding="utf-8", newline="")  # noqa: SIM115
         self._separator = ""
+        self.close = finalize(self, self._spool.close)
+        """Also when a document is given up, and nobody closes it."""
 
     def add(self, record: Record) -> None:
         try:
@@ -173,9 +178,6 @@ class _Later:
         """The records between the brackets of a list, in pieces of any length."""
         self._spool.seek(0)
         return iter(partial(self._spool.read, _FEW_BYTES), "")
-
-    def close(self) -> None:
-        self._spool.close()
 
 
 class CsvSink(Sink):

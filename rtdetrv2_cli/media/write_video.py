@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
 import av
@@ -249,7 +250,9 @@ class VideoWriter:
         with refused(self._file.path):
             if not self._flushed:
                 self._flushed = True
+                start = perf_counter()
                 self._encode(None)
+                self._encoding.use.worked += perf_counter() - start
                 for streams in self._beside:
                     streams.finish(self._end, cut=self._cut)
                 self._write_chapters()

@@ -722,7 +722,6 @@ def test_values_that_the_library_refuses_are_exit_2(
         ("--batch", "many"),
         ("--dtype", "int8"),
         ("--engine", "tensorrt"),
-        ("--style", "triangle"),
         ("--vcodec", "h265"),
         ("--preset", "warp"),
         ("--max-errors", "0"),

@@ -99,7 +99,7 @@ def killed(tmp_path, monkeypatch, detect):
 
         with monkeypatch.context() as patch:
             patch.setattr(watch, "__call__", watched)
-            patch.setattr(job, "many_requests", lambda: 1)  # else more frames are on their way
+            patch.setattr(job, "many_requests", lambda *_: 1)  # else more frames are on their way
             assert run(*arguments).code == 0
         shutil.rmtree(place)
         state.rename(place)

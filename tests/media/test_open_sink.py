@@ -100,4 +100,4 @@ def test_boxes_are_drawn_by_default(make_picture, tmp_path):
         found = Detections(boxes, boxes[:, 0] / 10, boxes[:, 0].astype("int64") * 0)
         sink.write(Result(frame, found))
     with Image.open(tmp_path / "out.png") as picture:
-        assert picture.getpixel((5, 30)) == (230, 25, 75)
+        assert picture.getpixel((5, 30)) == (213, 94, 0)
