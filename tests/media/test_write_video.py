@@ -551,7 +551,8 @@ def test_quality_and_speed_act(make_clip, out):
 
 
 def test_frames_are_encoded_side_by_side_and_not_cut_into_slices(make_clip, out):
-    assert b"sliced_threads=0" in convert(make_clip(), out / "a.mp4").read_bytes()
+    source = make_clip(height=288, width=352)  # a small picture has one thread either way
+    assert b"sliced_threads=0" in convert(source, out / "a.mp4").read_bytes()
 
 
 def test_an_unknown_codec_names_what_there_is(make_clip, out):

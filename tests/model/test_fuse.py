@@ -35,6 +35,19 @@ def test_the_deploy_form_answers_alike_in_float64(model, picture, aligned):
         assert partner.unique().numel() == 300
 
 
+def test_positions_that_must_not_be_used_are_the_same_in_the_deploy_form(
+    tiny_config, randomise, picture
+):
+    """Wide maps have some at their border; all are selected here, so that these are, too."""
+    positions = 21 * 64 * 448 // 1024
+    config = replace(tiny_config, num_queries=positions)
+    model = randomise(RtDetrV2ForObjectDetection(config), size=(64, 448)).double()
+    x = picture(64, 448).double()
+    with torch.inference_mode():
+        expected, found = (m.model(x).enc_topk_logits for m in (model, fuse(model)))
+    assert torch.allclose(expected.sort(1).values, found.sort(1).values, atol=1e-8)
+
+
 def test_the_deploy_form_is_as_exact_in_float32_as_the_network_is(model, picture, aligned):
     """How exact that is depends on the processor, and on the network's depth."""
     x = picture(192, 256, seed=3)
