@@ -11,7 +11,7 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from threading import Thread
-from uuid import uuid4
+from typing import Any
 
 import pytest
 from outputs import content, is_the_same
@@ -24,22 +24,14 @@ LOOK = ("--no-labels", "--line-width", "1", "--preset", "ultrafast", "--save-csv
 PATIENCE = 240.0
 """Seconds, on a machine that is busy."""
 PICTURES, FRAMES = 24, 288
-MARK = "RTDETRV2_OF_A_TEST"
 
 
 @pytest.fixture(scope="module")
-def mark() -> str:
-    """What processes of this test's cluster have among their variables."""
-    return uuid4().hex
-
-
-@pytest.fixture(scope="module")
-def cluster(mark) -> Iterator:
+def cluster() -> Iterator:
     """Two nodes of one core each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv(MARK, mark)
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -64,14 +56,15 @@ def whole(folder, detect) -> dict[str, object]:
     return content(Path("alone"))
 
 
-def workers(mark: str) -> list[int]:
-    """Processes that are a worker of the cluster."""
-    found = []
-    for place in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            title = (place / "cmdline").read_bytes()
-            if title.startswith(b"ray::_Actor") and mark in (place / "environ").read_text():
-                found.append(int(place.name))
+def workers(cluster) -> dict[int, Any]:
+    """Processes that are a worker of the cluster, each with its node, which has started it."""
+    raylets = {of.all_processes["raylet"][0].process.pid: of for of in cluster.list_all_nodes()}
+    found = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((place / "stat").read_text().rpartition(") ")[2].split()[1])
+            if parent in raylets and (place / "cmdline").read_bytes().startswith(b"ray::_Actor"):
+                found[int(place.name)] = raylets[parent]
     return found
 
 
@@ -104,8 +97,8 @@ def has_begun(folder: Path) -> bool:
     return False
 
 
-def kill_a_worker(mark: str) -> None:
-    os.kill(workers(mark)[0], signal.SIGKILL)
+def kill_a_worker(cluster) -> None:
+    os.kill(next(iter(workers(cluster))), signal.SIGKILL)
 
 
 def lost(folder: Path) -> int:
@@ -130,9 +123,9 @@ def test_a_model_that_workers_cannot_load_is_told(cluster, cli, folder, make_pic
 
 @pytest.mark.slow
 def test_two_nodes_make_what_one_machine_makes_though_workers_are_killed(
-    cluster, folder, whole, detect, mark
+    cluster, folder, whole, detect
 ):
-    deed = Deed(lambda: kill_a_worker(mark))
+    deed = Deed(lambda: kill_a_worker(cluster))
     ended = detect(folder, "-o", "out", *LOOK, "--cluster", cluster.address)
     deed.join()
     assert deed.is_done
@@ -144,7 +137,7 @@ def test_two_nodes_make_what_one_machine_makes_though_workers_are_killed(
 
 @pytest.mark.slow
 def test_a_driver_that_is_killed_goes_on_and_leaves_no_worker(
-    cluster, folder, whole, detect, mark, tiny_weights
+    cluster, folder, whole, detect, tiny_weights
 ):
     arguments = ("detect", folder, "-m", tiny_weights, "-o", "out", *LOOK)
     program = (sys.executable, "-m", "rtdetrv2_cli", *map(str, arguments))
@@ -155,19 +148,27 @@ def test_a_driver_that_is_killed_goes_on_and_leaves_no_worker(
     deed.join()
     assert not Path("out/run.json").exists()
     deadline = time.monotonic() + PATIENCE
-    while workers(mark) and time.monotonic() < deadline:
+    while workers(cluster) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not workers(mark)
+    assert not workers(cluster)
     again = detect(folder, "-o", "out", *LOOK, *address, "--resume")
     assert again.code == 0, again.err
     is_the_same(Path("out"), whole, "resumed")
 
 
 def test_a_node_may_go_away(cluster, folder, whole, detect):
-    gone = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    deed = Deed(lambda: cluster.remove_node(gone, allow_graceful=False))
-    ended = detect(folder, "-o", "out", *LOOK, "--cluster", cluster.address, "--workers", 3)
+    """The one worker has two cores, on one of two nodes that have as many."""
+    nodes = [cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20) for _ in range(2)]
+
+    def remove():
+        [node] = workers(cluster).values()
+        cluster.remove_node(node, allow_graceful=False)
+
+    deed = Deed(remove)
+    ended = detect(folder, "-o", "out", *LOOK, "--cluster", cluster.address, "--workers", 1)
     deed.join()
+    for node in set(nodes) & set(cluster.list_all_nodes()):
+        cluster.remove_node(node)
     assert deed.is_done
     assert ended.code == 0, ended.err
     is_the_same(Path("out"), whole, "without a node")
