@@ -44,8 +44,14 @@ def convert(
     """
     from rtdetrv2_cli.cli.plan import DERIVED
     from rtdetrv2_cli.media.convert.convert import convert as write
+    from rtdetrv2_cli.media.remote import is_remote
 
     console.set_up(quiet=quiet, verbose=verbose)
+    if is_remote(records) or (output is not None and is_remote(output)):
+        raise UsageError(
+            "records are converted on this disk: fetch them first, or let detect write both to "
+            "where they go (--save-coco, --save-txt, --save-mot)"
+        )
     path = _found(Path(records))
     target = path.parent / DERIVED.get(to, f"detections.{to}") if output is None else Path(output)
     if target.resolve() == path.resolve():

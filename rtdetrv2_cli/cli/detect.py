@@ -1,7 +1,6 @@
 """`rtdetrv2 detect`: options to a plan, a detector and sinks, then the run. Imports late."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from typer import Context, Exit
@@ -163,7 +162,7 @@ def detect(
         recursive=recursive,
         include=include or (),
         exclude=exclude or (),
-        skip=() if output == planning.STDOUT else (Path(output),),
+        skip=() if output == planning.STDOUT else (output,),
         av_options=streaming.av_options,
     )
     recording = rec.choose_recording(

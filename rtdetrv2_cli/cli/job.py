@@ -55,7 +55,7 @@ def show(plan: Plan, model: str, *, as_json: bool) -> None:
     if place is None:
         with suppress(DownloadError):  # known, and not here: what the run would fetch
             hub.pull(model, offline=True)
-    records = [STDOUT] if plan.stdout else [str(path) for path in plan.records]
+    records = [STDOUT] if plan.stdout else [plan.shown(path) for path in plan.records]
     recording = None if plan.recording is None else str(plan.recording.folder)
     if as_json:
         inputs = [
@@ -86,7 +86,7 @@ def _written(plan: Plan, name: str) -> str:
     """The file of an input, or where it is sent."""
     if name in plan.published:
         return plan.published[name].name
-    return str(plan.media.get(name, ""))
+    return plan.shown(plan.media[name]) if name in plan.media else ""
 
 
 def known_header(plan: Plan, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +104,8 @@ def known_header(plan: Plan, model: str, options: Mapping[str, Any]) -> dict[str
 def nothing_to_do(plan: Plan, *, as_json: bool) -> None:
     """Tells that every input is done already, or that none has failed."""
     resuming.clear(plan)
+    with sent(plan):
+        pass
     skipped = len(plan.skipped)
     state = "no input has failed" if plan.retries else f"{skipped} inputs are done already"
     console.log.info("nothing to do: %s", state)
@@ -425,20 +427,23 @@ def derive(plan: Plan, coco_ids: "CocoIds") -> None:
         convert(plan.records[0], to, path, coco_ids=coco_ids)
 
 
-def tell_counts(report: Report) -> None:
-    """Says on stderr who came in and went out, and draws it beside the records.
+def _draw_counts(plan: Plan) -> None:
+    """Draws who came in and went out, where that is wanted.
 
     Raises:
         OutputError: a chart cannot be written.
     """
-    if console.log.isEnabledFor(logging.INFO):
-        console.say_rows(zone_rows(report.summary.zones))
-    plan = report.plan
     told = [path for path in plan.records if path.suffix.lower() != ".csv" and path.exists()]
     if plan.charts is not None and told:
         from rtdetrv2_cli.analyse.zone_chart import draw_counts
 
         draw_counts(told[0], plan.charts)
+
+
+def tell_counts(report: Report) -> None:
+    """Says on stderr who came in and went out."""
+    if console.log.isEnabledFor(logging.INFO):
+        console.say_rows(zone_rows(report.summary.zones))
 
 
 def tell_profile(report: Report) -> None:
@@ -450,11 +455,7 @@ def tell_profile(report: Report) -> None:
 
 
 def conclude(report: Report, *, profile: bool, as_json: bool) -> None:
-    """Tells at the end of a run what it was asked to tell.
-
-    Raises:
-        OutputError: a chart cannot be written.
-    """
+    """Tells at the end of a run what it was asked to tell."""
     tell_counts(report)
     if profile:
         tell_profile(report)
@@ -490,6 +491,17 @@ def _trail_kept(report: Report, following: "Following | None") -> Iterator[None]
             following.trail.close(done=report.status == "complete")
 
 
+@contextmanager
+def sent(plan: Plan) -> Iterator[None]:
+    """Sends what is written inside to where it goes, if that is somewhere else.
+
+    Raises:
+        OutputError: some could not be sent; it stays here.
+    """
+    with nullcontext() if plan.mirror is None else plan.mirror.sent():
+        yield
+
+
 def execute(
     report: Report,
     source: Source,
@@ -511,7 +523,10 @@ def execute(
     window, that has this thread and the run another.
     """
     inputs = len(report.plan.inputs)
+    if (mirror := report.plan.mirror) is not None:
+        sinks = [*sinks, mirror.brake()]
     with (
+        sent(report.plan),
         stop_on_signal() as stop,
         _trail_kept(report, following),
         report.written(stop),
@@ -541,6 +556,7 @@ def execute(
         else:
             showing.through(work)
         derived()
+        _draw_counts(report.plan)
     content = report.content()
     told = {name: content[name] for name in ("status", "counts", "seconds")}
     console.log.info("%s", report.sentence(), extra=console.facts(**told))

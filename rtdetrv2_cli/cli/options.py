@@ -10,6 +10,7 @@ from typer import Argument, BadParameter, Option
 
 from rtdetrv2_cli.cli import completion
 from rtdetrv2_cli.cli.console import LogFormat
+from rtdetrv2_cli.media.names import of_this_disk
 
 Engine = Literal["auto", "torch", "openvino", "onnx"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
@@ -477,8 +478,9 @@ Output = Annotated[
         "--output",
         metavar="FOLDER|FILE|URL|-",
         help="A folder; with a suffix the one file that one input gives, media or records "
-        "(out.mp4, out.csv); rtsp://... or rtmp://... to send streams to a server; '-' is JSON "
-        "lines on standard output.",
+        "(out.mp4, out.csv); s3://... or what else fsspec knows; rtsp://... or rtmp://... to send "
+        "streams to a server; '-' is JSON lines on standard output.",
+        callback=of_this_disk,
         rich_help_panel=_OUTPUT,
     ),
 ]
@@ -487,8 +489,10 @@ MediaOutput = Annotated[
     Option(
         "-o",
         "--output",
-        metavar="FOLDER|FILE",
-        help="A folder; with a suffix the one file that one input gives (out.mp4).",
+        metavar="FOLDER|FILE|URL",
+        help="A folder; with a suffix the one file that one input gives (out.mp4); both may be at "
+        "s3://... or what else fsspec knows.",
+        callback=of_this_disk,
         rich_help_panel=_OUTPUT,
     ),
 ]

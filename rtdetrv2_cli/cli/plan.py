@@ -5,12 +5,15 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_cli.errors import InputError, UsageError
+from rtdetrv2_cli.hub import cache_folder
 from rtdetrv2_cli.media.again.failures import Failed
-from rtdetrv2_cli.media.names import is_url
+from rtdetrv2_cli.media.mirror import Mirror
+from rtdetrv2_cli.media.names import is_url, public_name
 from rtdetrv2_cli.media.paths import (
     CONTAINERS,
     MEDIA_SUFFIXES,
@@ -19,6 +22,7 @@ from rtdetrv2_cli.media.paths import (
     output_paths,
 )
 from rtdetrv2_cli.media.publish.target import Target, choose_targets
+from rtdetrv2_cli.media.remote import is_remote
 from rtdetrv2_cli.media.shard import Shard
 from rtdetrv2_cli.media.source import Input
 
@@ -31,6 +35,8 @@ STDOUT = "-"
 DERIVED: "Mapping[Format, str]" = {"coco": "coco.json", "yolo": "labels", "mot": "mot"}
 """What can be made of records, and what it is called in a folder."""
 _RECORD_SUFFIXES = (".jsonl", ".json", ".csv")
+_DIGEST = 16
+"""Letters that tell folders apart of what is sent to a URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,23 @@ class Plan:
     """Input name to where a stream is sent; then nothing else is written."""
     recording: "RecordOptions | None" = None
     """How streams are recorded beside all this, if they are."""
+    mirror: Mirror | None = None
+    """What sends the files to a folder somewhere else, if they do not stay here."""
+
+    @property
+    def elsewhere(self) -> frozenset[Path]:
+        """Files that are where they go already, and not here."""
+        return frozenset() if self.mirror is None else self.mirror.elsewhere
+
+    @property
+    def kept(self) -> list[Path]:
+        """The files that a run reads which goes on, the one last that tells that it has ended."""
+        beside = (self.failures_file, self.trail, self.run_file)
+        return [*self.records, *(path for path in beside if path is not None)]
+
+    def shown(self, path: Path | None) -> str:
+        """A file or folder, called as where it goes."""
+        return str(path) if self.mirror is None or path is None else self.mirror.shown(path)
 
     @property
     def todo(self) -> list[Input]:
@@ -251,6 +274,9 @@ def plan_run(
     Raises:
         UsageError: the output does not suit the inputs, or would replace one.
     """
+    mirror, named = None, public_name(output)
+    if is_remote(output):
+        output, mirror = _mirrored(output, shard)
     path, called = Path(output), shard.file_name if shard else str
     lives = any(item.kind == "stream" for item in inputs)
     if output == STDOUT:
@@ -258,7 +284,7 @@ def plan_run(
     elif is_url(output):
         plan = Plan(tuple(inputs), published=choose_targets(output, inputs))
     elif path.suffix and not path.is_dir() and not output.endswith(("/", os.sep)):
-        plan = _one_file(inputs, path)
+        plan = _one_file(inputs, path, named)
     else:
         plan = Plan(
             tuple(inputs),
@@ -277,15 +303,27 @@ def plan_run(
             f"{output} is for records, and this writes pictures and videos: "
             "name a folder, or a file such as out.mp4"
         )
+    plan = replace(plan, is_shown=is_shown, recording=recording, mirror=mirror)
     _refuse_inputs_as_outputs(plan)
-    return replace(plan, is_shown=is_shown, recording=recording)
+    return plan
 
 
-def _one_file(inputs: Sequence[Input], path: Path) -> Plan:
+def _mirrored(output: str, shard: Shard | None) -> tuple[str, Mirror]:
+    """The folder or file of this disk in place of a URL, and what sends it there."""
+    url = output.rstrip("/")
+    folder, _, name = url.rpartition("/")
+    told = f"{url} {shard}" if shard else url
+    here = cache_folder() / "outputs" / sha256(told.encode()).hexdigest()[:_DIGEST]
+    if PurePosixPath(name).suffix and not output.endswith("/"):
+        return str(here / name), Mirror(folder, here, [name])
+    return f"{here}/", Mirror(url, here)
+
+
+def _one_file(inputs: Sequence[Input], path: Path, named: str) -> Plan:
     suffix = path.suffix.lower()
     if len(inputs) > 1:
         raise UsageError(
-            f"{len(inputs)} inputs do not go into the one file {path}: name a folder, "
+            f"{len(inputs)} inputs do not go into the one file {named}: name a folder, "
             "without a suffix"
         )
     if suffix in _RECORD_SUFFIXES:
@@ -302,6 +340,11 @@ def _one_file(inputs: Sequence[Input], path: Path) -> Plan:
 
 
 def _refuse_inputs_as_outputs(plan: Plan) -> None:
+    if (mirror := plan.mirror) is not None:
+        sent = {mirror.location(path) for path in plan.files}
+        if any(item.location in sent for item in plan.inputs):
+            raise UsageError("inputs would be replaced: choose another --output")
+        return
     outputs = {}
     for path in present_files(plan.files):
         state = path.stat()

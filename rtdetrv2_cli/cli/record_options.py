@@ -8,6 +8,7 @@ from typer import Option
 
 from rtdetrv2_cli.cli import completion
 from rtdetrv2_cli.errors import UsageError
+from rtdetrv2_cli.media.names import is_url, public_name
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.infer.detector import Detector
@@ -113,6 +114,8 @@ def choose_recording(
         return None
     if not record:
         raise UsageError("--record needs the name of a folder")
+    if is_url(record):
+        raise UsageError(f"--record writes to this disk, and {public_name(record)} is a URL")
     from rtdetrv2_cli.media.live.address import is_never_compressed
     from rtdetrv2_cli.media.record.options import Keep, RecordOptions, parse_keep, parse_length
 

@@ -76,12 +76,15 @@ def render(
     from rtdetrv2_cli.media.encode import EncodeOptions
     from rtdetrv2_cli.media.hardware import check_hardware
     from rtdetrv2_cli.media.limits import allow_megapixels
+    from rtdetrv2_cli.media.names import is_url, public_name
     from rtdetrv2_cli.media.replay.recorded import open_recorded
     from rtdetrv2_cli.media.replay.replay import Choice, Replay
     from rtdetrv2_cli.media.selection import Selection
     from rtdetrv2_cli.media.source import list_inputs
 
     console.set_up(quiet=quiet, verbose=verbose, log_format=log_format)
+    if is_url(records):
+        raise UsageError(f"{public_name(records)}: RECORDS must be on this disk: fetch them first")
     allow_megapixels(max_megapixels)
     usage.refuse_contradictions(context)
     check_hardware(hwaccel)
@@ -91,7 +94,7 @@ def render(
         recursive=recursive,
         include=include or (),
         exclude=exclude or (),
-        skip=(Path(output), *_folder_of_run(Path(records))),
+        skip=(output, *_folder_of_run(Path(records))),
     )
     plan = planning.plan_run(inputs, output, records=(), image_format=image_format, only_media=True)
     usage.refuse_unused(context, plan, named)

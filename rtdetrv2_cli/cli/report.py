@@ -268,7 +268,7 @@ class Report:
         skipped = f", {counts.skipped} skipped" if counts.skipped else ""
         recording = self.plan.recording
         folder = self.plan.place or (recording.folder if recording is not None else None)
-        place = f" -> {folder}" if folder else self._sent()
+        place = f" -> {self.plan.shown(folder)}" if folder else self._sent()
         found = f"{counted(counts.detections, 'object')} in {counted(counts.frames, 'frame')}"
         if counts.tracks is not None:
             found = f"{counted(counts.tracks, 'track')}, {found}"

@@ -74,7 +74,7 @@ def refuse_changes(plan: Plan, header: Mapping[str, Any]) -> None:
     changes = [*_changes(plan.begun, header)]
     if changes:
         raise UsageError(
-            f"{plan.place} is of a run with other settings: {listed(changes)}; "
+            f"{plan.shown(plan.place)} is of a run with other settings: {listed(changes)}; "
             "say the same again, or add --overwrite"
         )
 

@@ -41,6 +41,8 @@ def settle_existing(
     _check_writable(plan)
     if not plan.files:
         return plan
+    if plan.mirror is not None:
+        plan.mirror.take(plan.kept, anew=overwrite, goes_on=skip or resume or retry)
     if skip:
         return _without_done(plan)
     if resume and not plan.is_live:
@@ -53,11 +55,12 @@ def settle_existing(
     folders = {folder for folder in {path.parent for path in wanted} if folder.is_dir()}
     files = (path for path in wanted if path.parent in folders)
     present = [file for path in files if (file := standing(path)) is not None]
+    present += [path for path in wanted if path in plan.elsewhere]
     if present:
         more = f" and {len(present) - 1} more" if len(present) > 1 else ""
         raise UsageError(
-            f"{present[0]}{more} would be replaced: add --overwrite, --skip-existing or "
-            "--resume, or choose another --output"
+            f"{plan.shown(present[0])}{more} would be replaced: add --overwrite, --skip-existing "
+            "or --resume, or choose another --output"
         )
     return plan
 
@@ -123,8 +126,8 @@ def _to_retry(plan: Plan) -> Plan:
     earlier = _Earlier.of(plan, files)
     if earlier.begun is None and not earlier.failures:
         raise UsageError(
-            f"nothing in {plan.place} tells what failed: --retry-failed needs the records or the "
-            "run.json of an earlier run"
+            f"nothing in {plan.shown(plan.place)} tells what failed: --retry-failed needs the "
+            "records or the run.json of an earlier run"
         )
     names = {item.name for item in plan.inputs}
     skipped = names - earlier.failures.keys()
@@ -159,6 +162,9 @@ class _Earlier:
 
     def continued(self, plan: Plan, skipped: Collection[str], unfinished: Collection[str]) -> Plan:
         """A plan that keeps what they hold."""
+        if plan.mirror is not None:
+            for path in (plan.media[name] for name in unfinished if name in plan.media):
+                plan.mirror.bring(path)
         return replace(
             plan,
             skipped=frozenset(skipped),
@@ -171,7 +177,7 @@ class _Earlier:
 
 def _with_media(plan: Plan) -> set[str]:
     """Names of the inputs whose picture or video is there."""
-    present = set(present_files(plan.media.values()))
+    present = {*present_files(plan.media.values()), *plan.elsewhere}
     return {name for name, path in plan.media.items() if path in present}
 
 

@@ -273,7 +273,7 @@ def _connected(cluster: Cluster) -> Any:
         raise UsageError("--cluster needs Ray: pip install 'rtdetrv2[ray]'") from error
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if cluster.address == LOCAL:
-        ray.init(num_cpus=available_cores(), include_dashboard=False, **quiet)
+        ray.init("local", num_cpus=available_cores(), include_dashboard=False, **quiet)
         return ray
     try:
         ray.init(address=cluster.address, **quiet)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from rtdetrv2_cli.errors import InputError
 from rtdetrv2_cli.media.kinds import (
@@ -21,7 +20,7 @@ from rtdetrv2_cli.media.kinds import (
     kind_of_url,
 )
 from rtdetrv2_cli.media.live.address import is_streamed, streamed_name
-from rtdetrv2_cli.media.names import is_url, natural_key, public_name
+from rtdetrv2_cli.media.names import is_url, natural_key, of_this_disk, public_name
 from rtdetrv2_cli.media.remote import is_remote, remote_files
 
 _log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ def list_inputs(
     recursive: bool = True,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    skip: Sequence[Path] = (),
+    skip: Sequence[str | Path] = (),
     av_options: Mapping[str, str] | None = None,
     live: bool = False,
 ) -> list[Input]:
@@ -100,7 +99,7 @@ def survey(
     recursive: bool = True,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    skip: Sequence[Path] = (),
+    skip: Sequence[str | Path] = (),
     av_options: Mapping[str, str] | None = None,
     live: bool = False,
 ) -> Survey:
@@ -115,14 +114,18 @@ def survey(
         include: Patterns of relative names (`*.jpg`), or of the folders above them (`cams/*`);
             upper and lower case are the same. Empty takes everything.
         exclude: Patterns of what is left out.
-        skip: Files and folders that a search passes over, such as the output of an earlier run.
+        skip: Files, folders and URLs that a search passes over, such as the output of an earlier
+            run.
         av_options: For FFmpeg, to find out whether a URL leads to a file or to a stream.
         live: Take URLs and files for streams without looking; folders and patterns are refused.
 
     Raises:
         InputError: A source does not exist, or nothing at all is left to read.
     """
-    resolved = frozenset(os.path.realpath(path) for path in skip)
+    resolved = frozenset(
+        path if isinstance(path, str) and is_remote(path) else os.path.realpath(path)
+        for path in skip
+    )
     walk = _Walk(recursive, resolved, av_options or {}, live=live)
     found: list[_Found] = []
     for stream, source in enumerate(sources):
@@ -145,6 +148,7 @@ def survey(
 
 
 def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
+    source = of_this_disk(source)
     if is_streamed(source):
         yield _Found(source, None, "stream", stream, source)
         return
@@ -172,9 +176,7 @@ def _expand(source: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
 
 
 def _from_url(url: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
-    if urlsplit(url).scheme.lower() == "file":
-        yield from _expand(unquote(urlsplit(url).path), stream, walk)
-    elif is_remote(url):
+    if is_remote(url):
         yield from _from_remote(url, stream, walk)
     else:
         kind = "stream" if walk.live else kind_of_url(url, walk.av_options)
@@ -185,6 +187,8 @@ def _from_remote(url: str, stream: int, walk: "_Walk") -> Iterator[_Found]:
     """Files of an object store, which are known by their suffixes: to look into each takes time."""
     root, files = remote_files(url, recursive=walk.recursive)
     is_named = files == [url]
+    passed = tuple(f"{each.rstrip('/')}/" for each in walk.skip if is_remote(each))
+    files = [file for file in files if not f"{file}/".startswith(passed)]
     for location in sorted(files, key=lambda file: natural_key(_relative(file, root))):
         kind = kind_of_remote(location)
         yield _Found(location, root, kind or ("video" if is_named else None), stream, location)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 _SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]+://"
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+\\*://)([^\s'\"<>]*)")
@@ -23,6 +24,11 @@ def is_read_once(location: str) -> bool:
 def scheme(text: str) -> str | None:
     """The scheme of a URL in lower case; None of what is none."""
     return text.partition("://")[0].lower() if is_url(text) else None
+
+
+def of_this_disk(text: str) -> str:
+    """The path that a `file://` URL stands for; any other text as it is."""
+    return unquote(urlsplit(text).path) if scheme(text) == "file" else text
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[str | int, ...], ...], str]:

@@ -1,13 +1,15 @@
 """Files in object stores and on other file systems that fsspec knows. Decodes nothing."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from glob import has_magic
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
-from rtdetrv2_cli.errors import InputError, UsageError
+from rtdetrv2_cli.errors import InputError, OutputError, RtDetrV2Error, UsageError
 from rtdetrv2_cli.media.names import redact, scheme
 
 if TYPE_CHECKING:
@@ -22,8 +24,15 @@ _PACKAGES: Final = {
 }
 """Scheme -> what brings it; what FFmpeg reads by itself (http, ftp, smb) is not among them."""
 
+_OBJECT_STORES: Final = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+
 _BLOCK: Final = 2**22
 """Bytes that are fetched of a video at once: it is read from its beginning to its end, mostly."""
+
+_TRIAL: Final = ".rtdetrv2-may-write"
+_VERSIONS: Final = ("ETag", "etag", "md5Hash", "generation")
+"""What file systems tell of a version."""
+_MOMENTS: Final = ("LastModified", "last_modified", "mtime", "updated", "created")
 
 
 def is_remote(location: str) -> bool:
@@ -75,6 +84,99 @@ def fetch(url: str) -> io.BytesIO:
         return io.BytesIO(system.cat_file(path))
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file as it is somewhere else."""
+
+    version: str
+    """Another one when it is written anew, be it with the same content."""
+    modified: float | None
+    """Seconds since 1970; None where the file system does not tell."""
+
+
+class RemoteFolder:
+    """A folder that files are sent to and had from, by their names relative to it.
+
+    Args:
+        url: The folder, which need not be there.
+
+    Raises:
+        UsageError: The package that knows the scheme is not installed.
+        OutputError: From each method, where it cannot be done.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        with self._told():
+            self._system, self._path = _system(self.url)
+
+    def check(self) -> None:
+        """Makes sure that files can be written: makes one, and removes it."""
+        with self._told():
+            self._make(self._path)
+            self._system.pipe_file(self._at(_TRIAL), b"")
+            self._system.rm_file(self._at(_TRIAL))
+
+    def files(self) -> dict[str, Stored]:
+        """All that is in it, to its depth, by name."""
+        with self._told():
+            self._system.invalidate_cache()
+            try:
+                found: Mapping[str, Any] = self._system.find(self._path, detail=True)
+            except FileNotFoundError:
+                return {}
+            start = f"{self._path}/"
+            return {
+                path.removeprefix(start): _stored(facts)
+                for path, facts in found.items()
+                if path.startswith(start) and path != self._at(_TRIAL)
+            }
+
+    def file(self, name: str) -> Stored | None:
+        """One file; None: it is not there."""
+        with self._told():
+            self._system.invalidate_cache()
+            try:
+                facts = self._system.info(self._at(name))
+            except FileNotFoundError:
+                return None
+            return _stored(facts) if facts.get("type") != "directory" else None
+
+    def send(self, files: Mapping[str, Path]) -> None:
+        """Copies files of this disk into it, by their names there, in place of what is there.
+
+        Many are sent at once where the file system knows how to.
+        """
+        with self._told():
+            for folder in {self._at(name).rpartition("/")[0] for name in files}:
+                self._make(folder)
+            self._system.put([*map(str, files.values())], [*map(self._at, files)])
+
+    def bring(self, name: str, file: Path) -> None:
+        """Copies one of its files to this disk."""
+        with self._told():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._system.get_file(self._at(name), str(file))
+
+    def remove(self, name: str) -> None:
+        """Removes one of its files."""
+        with self._told():
+            self._system.rm_file(self._at(name))
+
+    def _at(self, name: str) -> str:
+        return f"{self._path}/{name}"
+
+    def _make(self, folder: str) -> None:
+        # An object store has none, and might make a bucket that is not there.
+        if scheme(self.url) not in _OBJECT_STORES:
+            self._system.makedirs(folder, exist_ok=True)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        with _told(self.url, OutputError, "written"):
+            yield
+
+
 class RemoteFile:
     """A file that is fetched as it is read, for FFmpeg, which asks for parts of it.
 
@@ -102,6 +204,18 @@ class RemoteFile:
         self._file.close()
 
 
+def _stored(facts: Mapping[str, Any]) -> Stored:
+    known = (facts[key] for key in _VERSIONS if facts.get(key))
+    moments = (facts[key] for key in _MOMENTS if facts.get(key))
+    version, moment = next(known, None), next(moments, None)
+    modified = None
+    with suppress(ValueError, OSError, OverflowError):
+        if isinstance(moment, str):
+            moment = datetime.fromisoformat(moment)
+        modified = moment.timestamp() if isinstance(moment, datetime) else moment
+    return Stored(str(version or (facts.get("size"), moment)), modified)
+
+
 def _system(url: str) -> "tuple[AbstractFileSystem, str]":
     try:
         from fsspec.core import url_to_fs
@@ -109,7 +223,7 @@ def _system(url: str) -> "tuple[AbstractFileSystem, str]":
         system, path = url_to_fs(url)
     except (ImportError, ValueError) as error:
         kind = scheme(url) or ""
-        raise UsageError(f"{kind}:// cannot be read here: {_PACKAGES[kind]}") from error
+        raise UsageError(f"{kind}:// is not known here: {_PACKAGES[kind]}") from error
     return system, path
 
 
@@ -129,14 +243,16 @@ def _is_visible(path: str) -> bool:
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
+def _told(
+    url: str, kind: type[RtDetrV2Error] = InputError, done: Literal["read", "written"] = "read"
+) -> Iterator[None]:
     """Turns what file systems raise, each in its own way, into one sentence."""
     try:
         yield
-    except (InputError, UsageError):
+    except RtDetrV2Error:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{redact(url)} does not exist") from error
+        raise kind(f"{redact(url)} does not exist") from error
     except Exception as error:  # each system has errors of its own, which nobody else knows
         told: Any = str(error) or type(error).__name__
-        raise InputError(f"{redact(url)} cannot be read: {redact(told, url)}") from error
+        raise kind(f"{redact(url)} cannot be {done}: {redact(told, url)}") from error

@@ -276,12 +276,14 @@ def test_a_stream_is_not_shared_out(detect, pool):
 
 
 @pytest.mark.filterwarnings("default")  # the server and the client have their own
-def test_inputs_may_be_in_an_object_store(folder, detect, pool):
+def test_inputs_and_outputs_may_be_in_an_object_store(folder, detect, pool):
     detect(folder, "-o", "alone", *LOOK)
     with opened_store() as store:
         put(store, folder)
         there = detect("s3://shelf/in", "-o", "out", *LOOK)
-        together = detect("s3://shelf/in", "-o", "shared", *LOOK, "--cluster", "local")
+        shared = "s3://shelf/shared"
+        together = detect("s3://shelf/in", "-o", shared, *LOOK, "--cluster", "local")
+        store.get("shelf/shared", "shared", recursive=True)
     assert (there.code, together.code) == (5, 5), (there.err, together.err)
     for out in ("out", "shared"):
         is_the_same(Path(out), content(Path("alone")), out)

@@ -121,6 +121,13 @@ def test_a_model_that_workers_cannot_load_is_told(cluster, cli, folder, make_pic
     assert "damaged.safetensors" in ended.err
 
 
+def test_local_has_nothing_to_do_with_a_cluster_that_runs_here(cluster, detect, make_picture):
+    picture = make_picture("in/0.png")
+    ended = detect(picture, "-o", "out", *LOOK, "--cluster", "local", "--workers", 1)
+    assert ended.code == 0, ended.err
+    assert "1 worker on this machine" in ended.err
+
+
 @pytest.mark.slow
 def test_two_nodes_make_what_one_machine_makes_though_workers_are_killed(
     cluster, folder, whole, detect
