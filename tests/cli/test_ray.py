@@ -123,7 +123,7 @@ def test_a_model_that_workers_cannot_load_is_told(cluster, cli, folder, make_pic
 
 def test_local_has_nothing_to_do_with_a_cluster_that_runs_here(cluster, detect, make_picture):
     picture = make_picture("in/0.png")
-    ended = detect(picture, "-o", "out", *LOOK, "--cluster", "local", "--workers", 1)
+    ended = detect(picture, "-o", "out", "--cluster", "local", "--workers", 1)
     assert ended.code == 0, ended.err
     assert "1 worker on this machine" in ended.err
 
@@ -164,8 +164,16 @@ def test_a_driver_that_is_killed_goes_on_and_leaves_no_worker(
 
 
 def test_a_node_may_go_away(cluster, folder, whole, detect):
-    """The one worker has two cores, on one of two nodes that have as many."""
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=80 * 2**20) for _ in range(2)]
+    """The one worker has two cores, on one of two nodes that have as many.
+
+    Their address is another one: the command is part of a node that has its own.
+    """
+    nodes = [
+        cluster.add_node(
+            num_cpus=2, object_store_memory=80 * 2**20, node_ip_address=f"127.0.0.{number}"
+        )
+        for number in (2, 3)
+    ]
 
     def remove():
         [node] = workers(cluster).values()

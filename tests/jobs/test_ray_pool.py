@@ -13,7 +13,7 @@ from rtdetrv2_cli.jobs.ray_pool import LOCAL, Cluster, RayPool
 def test_no_more_workers_are_begun_here_than_there_are_cores(monkeypatch):
     asked, ended = {}, []
     stand_in = SimpleNamespace(
-        init=lambda **options: asked.update(options),
+        init=lambda address, **options: asked.update(options, address=address),
         nodes=lambda: [{"Alive": True, "Resources": {"CPU": asked["num_cpus"]}}],
         shutdown=lambda: ended.append(True),
     )
@@ -22,3 +22,4 @@ def test_no_more_workers_are_begun_here_than_there_are_cores(monkeypatch):
     with pytest.raises(UsageError, match="room for 3 workers, not for 99"):
         RayPool(Cluster(LOCAL, workers=99), lambda _: None, {}, None)
     assert ended == [True]
+    assert asked["address"] == "local"  # whatever else runs on this machine
