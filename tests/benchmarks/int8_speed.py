@@ -10,6 +10,7 @@ each is compared. It needs rtdetrv2[quantize] and transformers, and some minutes
 
 import argparse
 import sys
+import warnings
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -49,7 +50,8 @@ def theirs(model: RtDetrV2ForObjectDetection, size: Size):
         model.save_pretrained(folder)
         network = RTDetrV2ForObjectDetection.from_pretrained(folder).eval()
     example = torch.rand(1, 3, *size)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing, and of what transformers deprecates
         traced = torch.jit.trace(Raw(network), example, check_trace=False)
     return openvino.convert_model(traced, input=[1, 3, *size], example_input=example)
 
