@@ -31,7 +31,9 @@ from rtdetrv2_cli.download import (
 )
 from rtdetrv2_cli.errors import DownloadError, ModelNotFoundError
 
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+GRAPH_SUFFIX, GRAPH_WEIGHTS_SUFFIX = ".xml", ".bin"
+"""Of OpenVINO's pair of files, which a quantized model is."""
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", GRAPH_SUFFIX)
 
 _REPOSITORY = r"hf://[\w.-]+/[\w.-]+(@[\w./-]+)?"
 
@@ -190,10 +192,12 @@ def known_digest(path: Path) -> str | None:
 def weight_files(path: Path) -> list[Path]:
     """The weight files that `path` is, or that a transformers folder holds; shards in order.
 
-    None where they are missing or not all there.
+    A graph of OpenVINO's has its weights beside it. None where they are missing or not all there.
     """
     if path.is_file():
-        return [path]
+        pair = [path, path.with_suffix(GRAPH_WEIGHTS_SUFFIX)]
+        files = pair if path.suffix == GRAPH_SUFFIX else [path]
+        return files if all(file.is_file() for file in files) else []
     for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin")):
         whole, index = path / f"{stem}{suffix}", path / f"{stem}{suffix}.index.json"
         if whole.is_file():

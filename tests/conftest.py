@@ -242,3 +242,19 @@ def tiny_weights(tiny_config, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save(model, path, ModelInfo("tiny", "", license="MIT", confidence=0.0))
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_int8(tiny_weights, tmp_path_factory) -> Path:
+    """The same model quantized, for pictures of 64x96."""
+    pytest.importorskip("nncf", reason="needs rtdetrv2[quantize]")
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    from rtdetrv2_cli.export.quantize import quantize
+    from rtdetrv2_cli.model.checkpoint import load
+    from rtdetrv2_cli.types import Size
+
+    size = Size(64, 96)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, *size, 3), np.uint8)
+    path = tmp_path_factory.mktemp("int8") / "tiny.int8.xml"
+    quantize(load(tiny_weights), pixels.transpose(0, 3, 1, 2), path, size=size)
+    return path

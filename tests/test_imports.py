@@ -14,6 +14,7 @@ HEAVY = {
     "openvino",
     "onnx",
     "onnxruntime",
+    "nncf",
     "ray",
     "torchvision",
     "supervision",

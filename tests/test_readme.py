@@ -40,6 +40,8 @@ def test_command_of_the_readme_succeeds(command, workplace):
     environment = {**os.environ, "RTDETRV2_ENGINE": "torch"}
     if command in (commands()[0], f"{commands()[0]} --resume"):
         del environment["RTDETRV2_ENGINE"]  # one model is converted for OpenVINO, not every one
+    if "int8" in command:
+        del environment["RTDETRV2_ENGINE"]  # it has but one
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

@@ -38,6 +38,13 @@ def model(
         str, Option(metavar="LIST", help="Calls at once, which share the cores, such as 1,2.")
     ] = "1",
     rounds: Annotated[int, Option(min=1, help="Turns of each; the median counts.")] = 10,
+    quantized: Annotated[
+        str | None,
+        Option(
+            metavar="FILE",
+            help="What 'rtdetrv2 quantize' made of the model: int8 beside the other precisions.",
+        ),
+    ] = None,
     imgsz: opt.ImageSize = None,
     device: opt.Device = "auto",
     untrained: Annotated[
@@ -56,6 +63,8 @@ def model(
     rtdetrv2 bench model --dtypes fp32 : every engine that works here
 
     rtdetrv2 bench model -m r18vd --untrained --requests 1,2 : one call at a time, and two at once
+
+    rtdetrv2 bench model --dtypes fp32 --quantized roadusers.int8.xml : what int8 gains
     """
     from functools import cache
 
@@ -72,12 +81,17 @@ def model(
     if not untrained:
         shown = console.wants_progress(quiet=quiet, no_progress=False)
         weights.fetch(model, offline=offline, shows_progress=shown)
+    if quantized is not None:
+        _check_quantized(quantized, model, is_untrained=untrained)
+        numbers = (_numbers("--batches", batches), _numbers("--requests", requests))
+        ways += combinations(["openvino"], ["int8"], *numbers)
     source = _untrained(model) if untrained else model
 
     @cache
     def opened(engine: str, dtype: str, requests: int) -> Engine:
         how = {"engine": engine, "dtype": dtype, "requests": requests}
-        return open_engine(source, device=device, imgsz=imgsz, offline=offline, **how)  # type: ignore[arg-type]
+        which = quantized if dtype == "int8" and quantized is not None else source
+        return open_engine(which, device=device, imgsz=imgsz, offline=offline, **how)  # type: ignore[arg-type]
 
     def refused(way: Way, error: RtDetrV2Error) -> None:
         console.log.warning("%s in %s is left out: %s", way.engine, way.dtype, error)
@@ -93,6 +107,19 @@ def model(
         console.print_data(_rates(turns, model, rounds))
     else:
         _show_rates(turns, model, rounds)
+
+
+def _check_quantized(quantized: str, model: str, *, is_untrained: bool) -> None:
+    """Refuses to compare a model with what was made of another one."""
+    from rtdetrv2_cli import hub
+    from rtdetrv2_cli.errors import UsageError
+    from rtdetrv2_cli.infer.quantized import QuantizedModel
+
+    if is_untrained:
+        raise UsageError("--quantized was made of trained weights, not of those of --untrained")
+    origin = QuantizedModel.read(hub.resolve(quantized, offline=True)).origin
+    if origin.sha256 != hub.describe(hub.resolve(model, offline=True)).sha256:
+        raise UsageError(f"{quantized} was not made of {model}: they cannot be compared")
 
 
 def _listed(text: str) -> list[str]:

@@ -26,6 +26,7 @@ _EXTRAS: Final = {
     "heif": ("pillow_heif", "HEIC pictures are read"),
     "parquet": ("pyarrow", "convert writes Parquet"),
     "onnx": ("onnxruntime", "export onnx and --engine onnx work"),
+    "quantize": ("nncf", "quantize makes models that run in int8"),
     "ray": ("ray", "--cluster shares work out among processes and machines"),
     "s3": ("s3fs", "pictures and videos are read from s3://"),
     "timm": ("timm", "checkpoints with timm's backbones are read"),
@@ -34,6 +35,9 @@ _EXTRAS: Final = {
 _OPENCVS: Final = (
     *("opencv-python", "opencv-python-headless"),
     *("opencv-contrib-python", "opencv-contrib-python-headless"),
+)
+_WITHOUT_INT8: Final = (
+    "this CPU has no instructions for int8: models of quantize run, and gain less than elsewhere"
 )
 _LITTLE_ROOM: Final = 1 << 30
 """Bytes of a disk below which it is worth a word."""
@@ -118,11 +122,18 @@ def _opencv() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     import torch
 
-    from rtdetrv2_cli.infer.torch_engine import choose_device, choose_dtype, describe_devices
+    from rtdetrv2_cli.infer.torch_engine import (
+        choose_device,
+        choose_dtype,
+        cpu_has_int8,
+        describe_devices,
+    )
 
     for name, hardware in describe_devices().items():
         dtype = choose_dtype("auto", torch.device(name))
         yield Finding("device", "ok", f"{name}{f', {hardware}' if hardware else ''}, {dtype}")
+    told = "this CPU has instructions for int8" if cpu_has_int8() else _WITHOUT_INT8
+    yield Finding("int8", "ok" if cpu_has_int8() else "note", told)
     if torch.version.cuda and choose_device("auto").type == "cpu":
         yield Finding(
             "device",

@@ -105,7 +105,11 @@ def _labels(context: Context) -> list[str]:
 
 
 def _stored_labels(path: Path) -> list[str]:
-    """What a weight file of ours, or a folder of transformers, says of its classes."""
+    """What a file of ours, or a folder of transformers, says of its classes."""
+    from rtdetrv2_cli.infer.quantized import QuantizedModel, is_quantized
+
+    if is_quantized(path):
+        return [*QuantizedModel.read(path).facts.labels]
     if path.is_dir():
         config = json.loads((path / "config.json").read_text("utf-8"))
     else:

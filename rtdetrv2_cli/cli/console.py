@@ -284,6 +284,39 @@ def training_bar(steps: int, *, shown: bool) -> Iterator[Callable[["StepDone"], 
 
 
 @contextmanager
+def steps_bar(steps: Mapping[str, int], *, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Gives what to call with the name of a step after each of its pieces.
+
+    Args:
+        steps: Names, such as `reading`, and how many pieces each has. It goes with the last.
+        shown: Whether there is a bar.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=stderr(),
+        transient=True,
+        redirect_stdout=False,  # data passes as it is
+        auto_refresh=False,
+        disable=not shown,
+    )
+    tasks = {name: bar.add_task(name, total=total, visible=False) for name, total in steps.items()}
+
+    def advance(step: str) -> None:
+        bar.update(tasks[step], advance=1, visible=True)
+        bar.refresh()
+        if bar.finished:
+            bar.stop()  # so that another one can be shown
+
+    with bar:
+        yield advance
+
+
+@contextmanager
 def download_bar(*, shown: bool) -> Iterator[Callable[[str, int, int | None], None]]:
     """Gives what to tell of a download: the file, the bytes that are there, and how many come."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn

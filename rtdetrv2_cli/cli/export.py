@@ -62,11 +62,11 @@ def onnx(
     no_progress: opt.NoProgress = False,
 ) -> None:
     """Write an ONNX file: images and orig_target_sizes in, labels, boxes and scores out."""
-    target = _target(model, output, (".onnx",), overwrite=overwrite)
+    target = target_file(model, output, (".onnx",), overwrite=overwrite)
     from rtdetrv2_cli.infer import onnx_graph
 
     onnx_graph.check_packages()
-    loaded, size = _load(model, imgsz, offline=offline, no_progress=no_progress)
+    loaded, size = load(model, imgsz, offline=offline, no_progress=no_progress)
     from rtdetrv2_cli.export.export import export_onnx
 
     _tell(export_onnx(loaded, target, size=size, raw=raw, opset=opset))
@@ -84,11 +84,11 @@ def openvino(
     no_progress: opt.NoProgress = False,
 ) -> None:
     """Write OpenVINO's .xml and .bin, with the inputs and outputs of the ONNX file."""
-    target = _target(model, output, (".xml", ".bin"), overwrite=overwrite)
+    target = target_file(model, output, (".xml", ".bin"), overwrite=overwrite)
     from rtdetrv2_cli.infer.openvino_engine import import_openvino
 
     import_openvino()
-    loaded, size = _load(model, imgsz, offline=offline, no_progress=no_progress)
+    loaded, size = load(model, imgsz, offline=offline, no_progress=no_progress)
     from rtdetrv2_cli.export.export import export_openvino
 
     _tell(export_openvino(loaded, target, size=size, raw=raw))
@@ -106,20 +106,38 @@ def torchscript(
     no_progress: opt.NoProgress = False,
 ) -> None:
     """Write a .torchscript file for PyTorch alone, with the inputs and outputs of the ONNX file."""
-    target = _target(model, output, (".torchscript",), overwrite=overwrite)
-    loaded, size = _load(model, imgsz, offline=offline, no_progress=no_progress)
+    target = target_file(model, output, (".torchscript",), overwrite=overwrite)
+    loaded, size = load(model, imgsz, offline=offline, no_progress=no_progress)
     from rtdetrv2_cli.export.export import export_torchscript
 
     _tell(export_torchscript(loaded, target, size=size, raw=raw))
 
 
-def _target(model: str, output: Path | None, suffixes: tuple[str, ...], *, overwrite: bool) -> Path:
-    """The file to write; refused before anything is loaded if it may not be written."""
+def target_file(
+    model: str,
+    output: Path | None,
+    suffixes: tuple[str, ...],
+    *,
+    overwrite: bool,
+    ending: str = "",
+) -> Path:
+    """The file to write; refused before anything is loaded if it may not be written.
+
+    Args:
+        model: It is called like this and `ending` if no `output` is given.
+        output: What the user wants.
+        suffixes: Of all files that are written, its own first.
+        overwrite: They may exist.
+        ending: What tells it from the model, before the suffix.
+
+    Raises:
+        UsageError: it may not be written.
+    """
     if output is None:
         stem = Path(model).stem if Path(model).exists() else model
         if not stem.isidentifier():
             raise UsageError(f"say with -o what the file made of {model} shall be called")
-        output = Path(stem + suffixes[0])
+        output = Path(stem + ending + suffixes[0])
     if output.suffix != suffixes[0]:
         raise UsageError(f"cannot write {output}: its name must end in {suffixes[0]}")
     for suffix in suffixes:
@@ -128,9 +146,15 @@ def _target(model: str, output: Path | None, suffixes: tuple[str, ...], *, overw
     return output
 
 
-def _load(
+def load(
     model: str, imgsz: str | None, *, offline: bool, no_progress: bool
 ) -> "tuple[LoadedModel, Size | None]":
+    """The model, fetched if it has to be, and the size that is asked for.
+
+    Raises:
+        UsageError: no size.
+        ModelError: the model is not found or cannot be loaded.
+    """
     from rtdetrv2_cli.cli import weights
     from rtdetrv2_cli.infer.engine import parse_size
     from rtdetrv2_cli.model import checkpoint

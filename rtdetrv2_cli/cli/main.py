@@ -18,6 +18,7 @@ from rtdetrv2_cli.cli.detect import detect
 from rtdetrv2_cli.cli.doctor import doctor
 from rtdetrv2_cli.cli.live import live
 from rtdetrv2_cli.cli.probe import probe
+from rtdetrv2_cli.cli.quantize import quantize
 from rtdetrv2_cli.cli.render import render
 from rtdetrv2_cli.cli.track import track
 from rtdetrv2_cli.cli.train import train
@@ -81,6 +82,7 @@ app.command("render")(configured(render))
 app.command("convert")(configured(convert))
 app.command("train")(configured(train))
 app.command("val")(configured(val))
+app.command("quantize")(configured(quantize))
 app.command("probe")(configured(probe))
 app.command("doctor")(configured(doctor))
 app.add_typer(config.app, name="config")

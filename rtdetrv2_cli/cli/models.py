@@ -16,6 +16,7 @@ from rtdetrv2_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.hub import Entry
+    from rtdetrv2_cli.infer.engine import Engine
     from rtdetrv2_cli.model.checkpoint import LoadedModel
 
 app = Typer(help="List, fetch, convert and check models.", no_args_is_help=True)
@@ -65,10 +66,13 @@ def list_models(json: Json = False) -> None:
 def info(name: Name, json: Json = False) -> None:
     """Show what a model is: classes, input size, threshold, licence, digest."""
     from rtdetrv2_cli import hub
+    from rtdetrv2_cli.infer.quantized import is_quantized
 
     entry = hub.registry().get(hub.canonical_name(name) or "")
     facts = {} if entry is None else _published(entry)
-    if entry is None or hub.find(name) is not None:
+    if is_quantized(name):
+        facts |= _quantized(hub.resolve(name, offline=True))
+    elif entry is None or hub.find(name) is not None:
         facts |= _loaded(hub.resolve(name, offline=True))
     if json:
         console.print_data(facts)
@@ -175,21 +179,13 @@ def verify(name: Name) -> None:
     import numpy as np
 
     from rtdetrv2_cli import hub
-    from rtdetrv2_cli.infer.engine import open_engine
-    from rtdetrv2_cli.model import checkpoint
+    from rtdetrv2_cli.infer.quantized import is_quantized
 
     path = hub.resolve(name, offline=True)
-    loaded = checkpoint.load(path)  # refuses a digest other than the known one
-    known = "matches" if hub.known_digest(path) else "none is published or recorded"
-    engine = open_engine(loaded, device="cpu", dtype="fp32")
+    engine, rows = _open_quantized(path) if is_quantized(name) else _open_loaded(path)
     prediction = engine(np.zeros((1, 3, *engine.size), np.uint8))
-    rows = [
-        ("path", path),
-        ("digest", f"{loaded.info.sha256} ({known})"),
-        ("weights", f"all {_parameters(loaded):,} parameters fit"),
-        ("answer", f"{prediction.logits.size} finite scores"),
-    ]
-    console.print_rows(rows)
+    answer = ("answer", f"{prediction.logits.size} finite scores")
+    console.print_rows([("path", path), *rows, answer])
 
 
 @app.command()
@@ -199,6 +195,30 @@ def path(name: Name) -> None:
     from rtdetrv2_cli import hub
 
     console.print_text(str(hub.resolve(name, offline=True)))
+
+
+def _open_loaded(path: Path) -> "tuple[Engine, list[tuple[str, str]]]":
+    from rtdetrv2_cli import hub
+    from rtdetrv2_cli.infer.engine import open_engine
+    from rtdetrv2_cli.model import checkpoint
+
+    loaded = checkpoint.load(path)  # refuses a digest other than the known one
+    known = "matches" if hub.known_digest(path) else "none is published or recorded"
+    engine = open_engine(loaded, device="cpu", dtype="fp32")
+    return engine, [
+        ("digest", f"{loaded.info.sha256} ({known})"),
+        ("weights", f"all {_parameters(loaded):,} parameters fit"),
+    ]
+
+
+def _open_quantized(path: Path) -> "tuple[Engine, list[tuple[str, str]]]":
+    from rtdetrv2_cli.infer.openvino_engine import OpenVinoEngine
+
+    engine = OpenVinoEngine.of_quantized(path)  # refuses weights of another digest
+    return engine, [
+        ("digest", f"{engine.info.sha256} (none is published or recorded)"),
+        ("weights", "are those that the graph was written with"),
+    ]
 
 
 def _published(entry: "Entry") -> dict[str, Any]:
@@ -244,6 +264,30 @@ def _loaded(path: Path) -> dict[str, Any]:
         "sampling": config.decoder_method,
         "points": list(config.num_points),
         "classes": list(config.labels),
+    }
+
+
+def _quantized(path: Path) -> dict[str, Any]:
+    from rtdetrv2_cli import hub
+    from rtdetrv2_cli.infer.quantized import DTYPE, QuantizedModel
+
+    model = QuantizedModel.read(path)
+    facts, origin = model.facts, model.origin
+    return {
+        "name": facts.info.name,
+        "license": facts.info.license,
+        "path": path,
+        "bytes": hub.describe(path).bytes,
+        "sha256": facts.info.sha256,
+        "precision": DTYPE,
+        "engine": "openvino",
+        "made_of": origin.sha256,
+        "made_by": origin.tool,
+        "calibration_pictures": origin.pictures,
+        "confidence": facts.info.confidence,
+        "image_size": list(facts.size),
+        "queries": facts.queries,
+        "classes": list(facts.labels),
     }
 
 

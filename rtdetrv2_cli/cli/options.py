@@ -13,7 +13,7 @@ from rtdetrv2_cli.cli.console import LogFormat
 from rtdetrv2_cli.media.names import of_this_disk
 
 Engine = Literal["auto", "torch", "openvino", "onnx"]
-Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+Dtype = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 VideoCodec = Literal[
     "h264",
     "hevc",
@@ -298,7 +298,8 @@ DtypeOption = Annotated[
     Dtype,
     Option(
         "--dtype",
-        help="Precision; auto is fp16 on CUDA, bf16 on a CPU with instructions for it, else fp32.",
+        help="Precision; auto is fp16 on CUDA, bf16 on a CPU with instructions for it, else fp32; "
+        "int8 is that of models of 'rtdetrv2 quantize'.",
         rich_help_panel=_MODEL,
     ),
 ]

@@ -4,8 +4,6 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from rtdetrv2_cli.cli.options import Dtype
-
 _DATA, _START, _RECIPE = "Data", "Start", "Recipe"
 
 DataOrNone = Annotated[
@@ -188,7 +186,7 @@ IgnoreRegions = Annotated[
     ),
 ]
 TrainDtype = Annotated[
-    Dtype,
+    Literal["auto", "fp32", "bf16", "fp16"],
     Option(
         "--dtype",
         help="Precision of the forward pass; auto is fp16 on CUDA, bf16 on a CPU with "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from typer import Exit
 
 from rtdetrv2_cli.cli import console
@@ -15,7 +16,7 @@ from rtdetrv2_cli.cli.console import counted, listed
 from rtdetrv2_cli.cli.signals import Stop
 from rtdetrv2_cli.errors import InputError, ModelError
 from rtdetrv2_cli.infer.detector import Detector
-from rtdetrv2_cli.infer.engine import many_requests
+from rtdetrv2_cli.infer.engine import Engine, many_requests
 from rtdetrv2_cli.media.names import public_name
 from rtdetrv2_cli.train.data.dataset import Dataset
 from rtdetrv2_cli.train.data.formats import open_dataset
@@ -79,22 +80,38 @@ def open_part(data: str, split: str) -> Dataset:
     return dataset
 
 
-def open_detector(dataset: Dataset, model: str, **options: Any) -> Detector:
+def open_detector(dataset: Dataset, model: str | Engine, **options: Any) -> Detector:
     """A detector of the classes that the data set has, whatever their scores.
+
+    Args:
+        dataset: What to find.
+        model: Its name or path, or an engine that runs it.
+        options: Of the detector.
 
     Raises:
         UsageError: an option that makes no sense.
         ModelError: the model or the device is unusable, or they have no class in common.
     """
     detector = Detector(model, conf=0, max_det=MAX_DETECTIONS, requests=many_requests(), **options)
-    known = class_map(detector.labels, dataset.labels)
-    if (known == ABSENT).all():
-        theirs, ours = listed(detector.labels), listed(dataset.labels)
-        raise ModelError(f"{model} finds {theirs}, the data set has {ours}: nothing in common")
+    name = model if isinstance(model, str) else model.info.name
+    known = common_classes(name, detector.labels, dataset)
     # classes that only the model has take no other's place among the best
     detector.classes = frozenset(np.flatnonzero(known != ABSENT).tolist())
     _tell_missing(missing_labels(detector.labels, dataset.labels), "the model")
     return detector
+
+
+def common_classes(name: str, labels: Sequence[str], dataset: Dataset) -> NDArray[np.int64]:
+    """The place of each of a model's classes among those of the data set, or `ABSENT`.
+
+    Raises:
+        ModelError: they have none in common.
+    """
+    known = class_map(labels, dataset.labels)
+    if (known == ABSENT).all():
+        theirs, ours = listed(labels), listed(dataset.labels)
+        raise ModelError(f"{name} finds {theirs}, the data set has {ours}: nothing in common")
+    return known
 
 
 def run_detector(

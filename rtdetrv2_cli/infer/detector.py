@@ -56,7 +56,8 @@ class Detector:
             (then device, dtype, engine, imgsz, variant and offline say nothing).
         device: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`, `xpu` or an index; or several, as in `0,1`,
             each with a model of its own, which detect at once.
-        dtype: `auto`, `fp32`, `bf16`, `fp16`, or `half` (fp16 on a GPU, bf16 on a CPU).
+        dtype: `auto`, `fp32`, `bf16`, `fp16`, `half` (fp16 on a GPU, bf16 on a CPU), or `int8`,
+            which a model that `rtdetrv2 quantize` wrote runs in.
         engine: `torch`, `openvino`, `onnx`, or `auto`: OpenVINO for a model by name or path on a
             CPU, else PyTorch.
         conf: Scores above it count; None: what the model recommends, else 0.5.

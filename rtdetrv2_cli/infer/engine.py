@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from os import PathLike
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import ConversionError, ModelError, UsageError
+from rtdetrv2_cli.infer import quantized
 from rtdetrv2_cli.machine import available_cores, may_have_accelerator
 from rtdetrv2_cli.model.info import ModelInfo
 from rtdetrv2_cli.types import Size
@@ -32,7 +33,7 @@ ENGINES = {
 
 _log = logging.getLogger(__name__)
 
-DTYPES = ("fp32", "bf16", "fp16")
+DTYPES = ("fp32", "bf16", "fp16", "int8")
 
 _MOST_REQUESTS = 4
 """Each has memory of its own, and a few threads share a batch well."""
@@ -157,6 +158,10 @@ def open_engine(
     if engine not in ("auto", *ENGINES):
         known = ", ".join(("auto", *ENGINES))
         raise UsageError(f"no engine {engine!r} in this version: choose from {known}")
+    if quantized.is_quantized(model):
+        engine = _engine_of_quantized(model, engine)
+    elif dtype == quantized.DTYPE:
+        raise UsageError(_unquantized(model))
     options = {
         "device": device,
         "dtype": dtype,
@@ -186,6 +191,29 @@ def _quickest(model: object, device: str, dtype: str) -> str:
     is_file = isinstance(model, str | PathLike)
     converts = on_cpu and is_file and dtype != "fp16" and find_spec("openvino") is not None
     return "openvino" if converts else "torch"
+
+
+def _engine_of_quantized(model: object, engine: str) -> str:
+    """OpenVINO, whose graph a quantized model is.
+
+    Raises:
+        UsageError: another engine is asked for.
+    """
+    if engine not in ("auto", "openvino"):
+        raise UsageError(
+            f"{model} is a quantized model, which is OpenVINO's: it does not run with --engine "
+            f"{engine}"
+        )
+    return "openvino"
+
+
+def _unquantized(model: object) -> str:
+    name = fspath(model) if isinstance(model, str | PathLike) else "this model"
+    which = name if isinstance(model, str | PathLike) else "MODEL"
+    return (
+        f"{name} is not quantized: `rtdetrv2 quantize -m {which} --calibration PICTURES` makes a "
+        "model of it that runs in int8"
+    )
 
 
 def many_requests(cores: int | None = None) -> int:

@@ -2,7 +2,10 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.errors import DeviceError, UsageError
+from rtdetrv2_cli.errors import CheckpointError, DeviceError, UsageError
+from rtdetrv2_cli.infer import quantized
 from rtdetrv2_cli.infer.converted import ConvertedEngine, conversion, facts_of
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.kept import Facts, KeptGraph
@@ -25,8 +29,11 @@ if TYPE_CHECKING:
 GRAPH_VERSION = 2
 """Raise it when another graph is made of the same weights: kept ones are then not used any more."""
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
-"""Precisions as OpenVINO calls them; its own choice may be bf16 where nothing was asked for."""
+_HINTS = {"fp32": "f32", "bf16": "bf16", quantized.DTYPE: "f32"}
+"""Precisions as OpenVINO calls them; its own choice may be bf16 where nothing was asked for.
+
+In a quantized graph it is that of the parts which are not in int8.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -60,20 +67,25 @@ class OpenVinoEngine(ConvertedEngine):
         """Takes the compiled graph that was kept, or converts and compiles, and keeps that.
 
         Raises:
-            UsageError: OpenVINO is not installed.
-            DeviceError: another device than the CPU, or a precision this CPU does not have.
+            UsageError: OpenVINO is not installed, or a quantized model has another size.
+            DeviceError: another device than the CPU, or a precision that this CPU or the model
+                does not have.
             ConversionError: the model cannot be converted.
             ModelError: it is not found or cannot be loaded.
         """
         if device.strip().lower() not in ("auto", "cpu"):
             raise DeviceError(f"the OpenVINO engine runs on the CPU, not on {device!r}")
-        compiler = _Compiler(dtype, requests)
+        is_quantized = quantized.is_quantized(model)
+        compiler = _Compiler(dtype, requests, is_quantized=is_quantized)
         if not isinstance(model, str | PathLike):
             return cls(*compiler.convert(model, size), compiler.dtype, requests)
         path = hub.resolve(model, offline=offline)
         place = KeptGraph.of(cls.name, path, model, size, variant, compiler.causes)
         found = compiler.read(place)
-        if found is None:
+        if found is None and is_quantized:
+            found = compiler.load(path, size)
+            compiler.keep(place, *found)
+        elif found is None:
             from rtdetrv2_cli.model import checkpoint  # 1.9 s: torch
 
             _log.info("converting %s for OpenVINO, once", path.name)
@@ -81,6 +93,22 @@ class OpenVinoEngine(ConvertedEngine):
             found = compiler.convert(loaded, size)
             compiler.keep(place, *found)
         return cls(*found, compiler.dtype, requests)
+
+    @classmethod
+    def of_graph(cls, graph: "Model", facts: Facts, requests: int = 1) -> Self:
+        """Compiles a graph for float32, keeping nothing for later runs."""
+        compiler = _Compiler("fp32", requests)
+        return cls(compiler.compile(graph), facts, compiler.dtype, requests)
+
+    @classmethod
+    def of_quantized(cls, path: Path, requests: int = 1) -> Self:
+        """Compiles a quantized model and keeps nothing for later runs.
+
+        Raises:
+            ModelError: the file is damaged or no quantized model.
+        """
+        compiler = _Compiler(quantized.DTYPE, requests, is_quantized=True)
+        return cls(*compiler.load(path, None), compiler.dtype, requests)
 
     def _run(self, pictures: NDArray[np.uint8]) -> Prediction:
         request = self._idle.get()
@@ -94,11 +122,11 @@ class OpenVinoEngine(ConvertedEngine):
 class _Compiler:
     """Makes graphs for this CPU in one precision."""
 
-    def __init__(self, dtype: str, requests: int) -> None:
+    def __init__(self, dtype: str, requests: int, *, is_quantized: bool = False) -> None:
         openvino = import_openvino()
         self._core = openvino.Core()
         self._version: str = openvino.get_version()
-        self.dtype = self._choose(dtype)
+        self.dtype = _dtype_of_quantized(dtype) if is_quantized else self._choose(dtype)
         self._options = {
             "INFERENCE_PRECISION_HINT": _HINTS[self.dtype],
             "NUM_STREAMS": requests,  # share the threads
@@ -111,6 +139,8 @@ class _Compiler:
         if dtype == "auto":
             return "bf16" if has_bf16 else "fp32"
         wanted = "bf16" if dtype == "half" else dtype
+        if wanted == quantized.DTYPE:
+            raise DeviceError("OpenVINO computes in int8 what `rtdetrv2 quantize` has made only")
         if wanted not in _HINTS:
             raise DeviceError(f"OpenVINO does not compute in {wanted} on a CPU: try --dtype fp32")
         if wanted == "bf16" and not has_bf16:
@@ -150,8 +180,35 @@ class _Compiler:
 
         facts = facts_of(loaded, size)
         with conversion("OpenVINO", loaded.info.name):
-            graph: Model = raw_graph(loaded.model, facts.size)
-            return self._core.compile_model(graph, "CPU", self._options), facts
+            return self.compile(raw_graph(loaded.model, facts.size)), facts
+
+    def compile(self, graph: "Model | Path") -> "CompiledModel":
+        compiled: CompiledModel = self._core.compile_model(graph, "CPU", self._options)
+        return compiled
+
+    def load(self, path: Path, size: Size | None) -> "tuple[CompiledModel, Facts]":
+        """What is in a quantized model's files, which have one size."""
+        facts = quantized.QuantizedModel.read(path).facts
+        if size not in (None, facts.size):
+            height, width = facts.size
+            raise UsageError(
+                f"{path} is for pictures of {height}x{width} and has no other size: quantize the "
+                f"model again with --imgsz {size.height}x{size.width}"
+            )
+        try:
+            return self.compile(path), facts
+        except RuntimeError as error:
+            told = str(error).strip().rpartition("\n")[2]
+            raise CheckpointError(f"OpenVINO cannot read {path}: {told}") from error
+
+
+def _dtype_of_quantized(dtype: str) -> str:
+    if dtype not in ("auto", quantized.DTYPE):
+        raise DeviceError(
+            f"a quantized model runs in int8, not in {dtype}: leave out --dtype, or use the model "
+            "that it was made of"
+        )
+    return quantized.DTYPE
 
 
 def import_openvino() -> Any:
@@ -160,17 +217,25 @@ def import_openvino() -> Any:
     Raises:
         UsageError: it is not installed.
     """
-    absent = "openvino_telemetry" not in sys.modules
-    if absent:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # "not installed"
     try:
-        import openvino
-        import openvino.tools.ovc
+        with untold():
+            import openvino
+            import openvino.tools.ovc
     except ImportError as error:
         raise UsageError(
             f"OpenVINO cannot be used here ({error}): pip install openvino, or use --engine torch"
         ) from error
+    return openvino
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Modules that are imported meanwhile find no way to tell Intel of what is done."""
+    absent = "openvino_telemetry" not in sys.modules
+    if absent:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # "not installed"
+    try:
+        yield
     finally:
         if absent:
             del sys.modules["openvino_telemetry"]
-    return openvino

@@ -1,7 +1,7 @@
 """PyTorch as an engine, on whatever device it finds. Knows no frame and no file format."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rtdetrv2_cli.errors import DeviceError, UsageError
-from rtdetrv2_cli.infer.engine import DTYPES, Prediction
+from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.machine import available_cores
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
@@ -21,10 +21,12 @@ from rtdetrv2_cli.types import Size
 
 _log = logging.getLogger(__name__)
 
-_DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 """What x86 and ARM call bfloat16 arithmetic; without it a CPU emulates it, slower than float32."""
+_INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "dot")
+"""The same for int8."""
 
 
 class TorchEngine:
@@ -208,6 +210,8 @@ def choose_dtype(text: str, device: torch.device) -> str:
     Raises:
         DeviceError: the device cannot compute in it.
     """
+    if text == "int8":
+        raise DeviceError("the PyTorch engine does not compute in int8: use --engine openvino")
     if text == "half":
         return "bf16" if device.type == "cpu" else "fp16"
     if text == "auto":
@@ -220,7 +224,16 @@ def choose_dtype(text: str, device: torch.device) -> str:
 
 
 def _cpu_has_bf16() -> bool:
+    return _cpu_has_any(_BF16_INSTRUCTIONS)
+
+
+def cpu_has_int8() -> bool:
+    """Whether this CPU adds up products of int8 in one instruction."""
+    return _cpu_has_any(_INT8_INSTRUCTIONS)
+
+
+def _cpu_has_any(names: Iterable[str]) -> bool:
     # older releases of PyTorch cannot tell; they get fp32, which is right on every CPU
     read: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     capabilities = read()
-    return any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS)
+    return any(capabilities.get(name, False) for name in names)

@@ -81,6 +81,11 @@ def load(
             not the one it was, or does not fit; the message names the first keys that do not.
     """
     path = hub.resolve(name_or_path, offline=offline)
+    if path.suffix == hub.GRAPH_SUFFIX:
+        raise CheckpointError(
+            f"{path} is a graph of OpenVINO's, from which no network can be made: give the model "
+            "that it was made of"
+        )
     files = hub.weight_files(path)
     if not files:
         raise CheckpointError(

@@ -65,6 +65,8 @@ def test_a_network_without_its_weights_is_measured_and_what_fails_is_left_out(cl
         (["--requests", "0"], "--requests '0' is no list"),
         (["--engines", "torhc"], "no engine 'torhc'"),
         (["--untrained", "-m", "nothing"], "nothing"),
+        (["--untrained", "--quantized", "a.xml"], "not of those of --untrained"),
+        (["--quantized", "a.xml"], "no file or folder a.xml"),
     ],
 )
 def test_what_cannot_be_compared_is_told(cli, tiny_weights, options, message):
@@ -72,3 +74,18 @@ def test_what_cannot_be_compared_is_told(cli, tiny_weights, options, message):
     assert result.code in (2, 4)
     assert message in result.err
     assert "Traceback" not in result.err
+
+
+def test_int8_is_measured_beside_what_it_was_made_of(cli, tiny_weights, tiny_int8):
+    common = ("bench", "model", "--engines", "openvino", "--dtypes", "fp32", "--rounds", 1)
+    common += ("--imgsz", "64x96", "--quantized", tiny_int8, "--json")
+    result = cli(*common, "-m", tiny_weights)
+    assert result.code == 0, result.err
+    ways = json.loads(result.out)["ways"]
+    assert [(way["engine"], way["dtype"]) for way in ways] == [
+        ("openvino", "fp32"),
+        ("openvino", "int8"),
+    ]
+    other = cli(*common, "-m", "roadusers")
+    assert other.code == 2
+    assert "was not made of roadusers" in other.err

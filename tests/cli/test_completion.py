@@ -30,7 +30,14 @@ def test_commands_and_options_are_offered(offers):
 
 
 @pytest.mark.parametrize(
-    "words", [["detect", "-m"], ["train", "--model"], ["models", "pull"], ["export", "onnx"]]
+    "words",
+    [
+        ["detect", "-m"],
+        ["train", "--model"],
+        ["models", "pull"],
+        ["export", "onnx"],
+        ["quantize", "-m"],
+    ],
 )
 def test_names_of_models_are_offered(offers, words):
     assert {"roadusers", "r18vd", "s", "hgnetv2_l"} <= {*offers(*words, "")}
@@ -39,7 +46,7 @@ def test_names_of_models_are_offered(offers, words):
 
 def test_choices_are_offered(offers):
     assert offers("detect", "--engine", "open") == ["openvino"]
-    assert offers("live", "--dtype", "") == ["auto", "fp32", "bf16", "fp16"]
+    assert offers("live", "--dtype", "") == ["auto", "fp32", "bf16", "fp16", "int8"]
     assert offers("render", "--vcodec", "hevc_n") == ["hevc_nvenc"]
     assert offers("detect", "--hwaccel", "a") == ["auto"]
     assert offers("val", "--device", "c") == ["cpu", "cuda"]
@@ -60,6 +67,10 @@ def test_classes_are_those_of_the_chosen_model(offers, tiny_weights, monkeypatch
     assert offers("live", "-m", tiny_weights, "--record-on", "d") == ["dog"]
     monkeypatch.setenv("RTDETRV2_MODEL", str(tiny_weights))
     assert offers("detect", "--classes", "d") == ["dog"]
+
+
+def test_a_quantized_model_says_its_classes(offers, tiny_int8):
+    assert offers("detect", "-m", tiny_int8, "--classes", "") == ["person", "car", "dog"]
 
 
 def test_classes_are_those_of_a_model_that_a_file_chooses(offers, tiny_weights, tmp_path):

@@ -720,7 +720,7 @@ def test_values_that_the_library_refuses_are_exit_2(
         ("--conf", "1.5"),
         ("--batch", "0"),
         ("--batch", "many"),
-        ("--dtype", "int8"),
+        ("--dtype", "int4"),
         ("--engine", "tensorrt"),
         ("--vcodec", "h265"),
         ("--preset", "warp"),

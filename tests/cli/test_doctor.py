@@ -70,6 +70,15 @@ def test_no_encoder_for_videos(only, monkeypatch):
     assert "H.264 cannot be encoded" in outcome.out
 
 
+@pytest.mark.parametrize(("has", "state"), [(True, "ok "), (False, "note ")])
+def test_what_int8_gains_here_is_told(only, monkeypatch, has, state):
+    monkeypatch.setattr("rtdetrv2_cli.infer.torch_engine.cpu_has_int8", lambda: has)
+    outcome = only("_devices")
+    (line,) = (line for line in outcome.out.splitlines() if "instructions for int8" in line)
+    assert line.startswith(state)
+    assert ("has no instructions" in line) is not has
+
+
 def test_a_cache_that_cannot_be_written_to(only, monkeypatch):
     monkeypatch.setattr(checks.os, "access", lambda *_: False)
     outcome = only("_places")

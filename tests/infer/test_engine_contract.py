@@ -54,6 +54,12 @@ def real_engine(name, config, dtype):
     )
 
 
+def quantized_engine(path):
+    from rtdetrv2_cli.infer.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine.of_quantized(path)
+
+
 ENGINES = {
     "fake": lambda config: FakeEngine(),
     "torch fp32": lambda config: torch_engine(config, "fp32"),
@@ -63,12 +69,17 @@ ENGINES = {
     "onnx fp32": lambda config: converted_engine("onnx", "onnxruntime", config),
 }
 
-TOLERANCE = {"fp32": 1e-4, "bf16": 0.15, "fp16": 0.02}
+INT8 = "openvino int8"
+"""Of the model that is quantized once for all tests."""
+
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.15, "fp16": 0.02, "int8": 1e-4}
 """Of logits: a batch may be summed in another order than a single picture."""
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=[*ENGINES, INT8])
 def engine(request, tiny_config) -> Engine:
+    if request.param == INT8:
+        return quantized_engine(request.getfixturevalue("tiny_int8"))
     return ENGINES[request.param](tiny_config)
 
 
