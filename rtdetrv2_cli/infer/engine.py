@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rtdetrv2_cli.errors import ConversionError, ModelError, UsageError
 from rtdetrv2_cli.machine import available_cores, may_have_accelerator
 from rtdetrv2_cli.model.info import ModelInfo
-from rtdetrv2_cli.types import Size
+from rtdetrv2_cli.types import Image, Size
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.model.checkpoint import LoadedModel
@@ -113,6 +113,15 @@ class Engine(Protocol):
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction: ...
 
 
+@runtime_checkable
+class Stretching(Protocol):
+    """What an engine has besides if its device stretches pictures quicker than a core does."""
+
+    def stretched(self, pictures: Sequence[Image]) -> Prediction:
+        """Stretches uint8 RGB [h, w, 3] of any sizes, as `preprocess` does, and runs them."""
+        ...
+
+
 def open_engine(
     model: "str | PathLike[str] | LoadedModel",
     *,
@@ -134,7 +143,7 @@ def open_engine(
         ModelError: the model is not found or cannot be loaded.
     """
     if "," in device:
-        from rtdetrv2_cli.infer.side_by_side import SideBySide
+        from rtdetrv2_cli.infer.side_by_side import side_by_side
 
         engines = [
             open_engine(
@@ -149,7 +158,7 @@ def open_engine(
             )
             for each in device.split(",")
         ]
-        return SideBySide(engines)
+        return side_by_side(engines)
     size = None if imgsz is None else parse_size(imgsz)
     if dtype not in ("auto", "half", *DTYPES):
         known = ", ".join(("auto", "half", *DTYPES))
