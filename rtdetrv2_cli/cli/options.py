@@ -11,7 +11,7 @@ from typer import Argument, BadParameter, Option
 from rtdetrv2_cli.cli import completion
 from rtdetrv2_cli.cli.console import LogFormat
 
-Engine = Literal["auto", "torch", "openvino", "onnx"]
+Engine = Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 VideoCodec = Literal[
     "h264",
@@ -297,7 +297,7 @@ DtypeOption = Annotated[
     Dtype,
     Option(
         "--dtype",
-        help="Precision; auto is fp16 on CUDA, bf16 on a CPU with instructions for it, else fp32.",
+        help="Precision; auto is fp16 on CUDA with tensor cores, bf16 on a CPU with it, else fp32.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -311,7 +311,8 @@ EngineOption = Annotated[
     Engine,
     Option(
         "--engine",
-        help="What runs the model; auto: openvino on a CPU, else torch; onnx needs ONNX Runtime.",
+        help="What runs the model; auto: openvino on a CPU, else torch. onnx needs ONNX Runtime, "
+        "tensorrt TensorRT and an NVIDIA GPU.",
         rich_help_panel=_MODEL,
     ),
 ]

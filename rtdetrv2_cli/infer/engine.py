@@ -27,8 +27,17 @@ ENGINES = {
     "torch": "rtdetrv2_cli.infer.torch_engine:TorchEngine",
     "openvino": "rtdetrv2_cli.infer.openvino_engine:OpenVinoEngine",
     "onnx": "rtdetrv2_cli.infer.onnx_engine:OnnxEngine",
+    "tensorrt": "rtdetrv2_cli.infer.tensorrt_engine:TensorRtEngine",
 }
 """Engine name to `module:class`; imported when chosen, so that an engine costs nothing unused."""
+
+_PACKAGES = {
+    "torch": "torch",
+    "openvino": "openvino",
+    "onnx": "onnxruntime",
+    "tensorrt": "tensorrt",
+}
+"""Engine name to the module that it cannot do without."""
 
 _log = logging.getLogger(__name__)
 
@@ -195,6 +204,11 @@ def _quickest(model: object, device: str, dtype: str) -> str:
     is_file = isinstance(model, str | PathLike)
     converts = on_cpu and is_file and dtype != "fp16" and find_spec("openvino") is not None
     return "openvino" if converts else "torch"
+
+
+def installed_engines() -> list[str]:
+    """Those whose packages are here; whether they work here is another matter."""
+    return [name for name in ENGINES if find_spec(_PACKAGES[name]) is not None]
 
 
 def many_requests(cores: int | None = None) -> int:

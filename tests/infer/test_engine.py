@@ -42,7 +42,7 @@ def test_a_size_that_is_none_is_refused_with_advice(text, hint):
 
 @pytest.mark.parametrize(
     ("choice", "names"),
-    [({"engine": "tensorrt"}, "auto, torch"), ({"dtype": "int8"}, "auto, half, fp32, bf16, fp16")],
+    [({"engine": "coreml"}, "auto, torch"), ({"dtype": "int8"}, "auto, half, fp32, bf16, fp16")],
 )
 def test_what_this_version_has_not_is_refused_before_the_model_is_looked_for(choice, names):
     with pytest.raises(UsageError, match=names):
