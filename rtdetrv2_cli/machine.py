@@ -15,6 +15,9 @@ _DRIVERS = {"rocm": ("dev/kfd",), "xpu": ("dev/dri",)}
 """What shows on Linux that there is hardware, by what PyTorch was built for; else NVIDIA's."""
 
 
+_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""Flags of processors that compute in it: of x86, and the last of ARM."""
+
 _granted_here: int | None = None
 """Cores that whoever has started this process has left to it; None: all."""
 
@@ -78,6 +81,12 @@ def may_have_accelerator(root: Path = Path("/")) -> bool:
         return shutil.which("nvcuda.dll") is not None or built_for == "xpu"
     drivers = _DRIVERS.get("".join(filter(str.isalpha, built_for)), _NVIDIA)
     return any((root / driver).exists() for driver in drivers)
+
+
+def emulates_bf16(path: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU says that it has no instructions for bf16; where none says so, it may."""
+    flags = re.search(r"^(?:flags|Features)\s*: (.+)$", _text(path), re.MULTILINE)
+    return flags is not None and not {*_BF16} & {*flags[1].split()}
 
 
 def processor(path: Path = Path("/proc/cpuinfo")) -> str:

@@ -89,3 +89,19 @@ def test_apples_own_chips_are_accelerators(monkeypatch, chip, expected):
     monkeypatch.setattr(machine.sys, "platform", "darwin")
     monkeypatch.setattr(machine.platform, "machine", lambda: chip)
     assert machine.may_have_accelerator() is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "emulates"),
+    [
+        ("flags\t\t: sse avx512f avx512_bf16 vaes\n", False),
+        ("flags\t\t: sse amx_bf16\n", False),
+        ("Features\t: asimd bf16\n", False),
+        ("flags\t\t: sse avx512f avx512vl\n", True),
+        ("", False),  # not Linux
+    ],
+)
+def test_a_cpu_that_lists_no_bf16_emulates_it(tmp_path, text, emulates):
+    path = tmp_path / "cpuinfo"
+    path.write_text(text)
+    assert machine.emulates_bf16(path) is emulates

@@ -71,10 +71,10 @@ def model(
     from rtdetrv2_cli.bench.model import Way, combinations, measure
     from rtdetrv2_cli.cli import weights
     from rtdetrv2_cli.errors import RtDetrV2Error, UsageError
-    from rtdetrv2_cli.infer.engine import ENGINES, Engine, open_engine
+    from rtdetrv2_cli.infer.engine import Engine, installed_engines, open_engine
 
     console.set_up(quiet=quiet, verbose=verbose)
-    wanted = _listed(engines) if engines else [*ENGINES]
+    wanted = _listed(engines) if engines else installed_engines()
     ways = combinations(
         wanted, _listed(dtypes), _numbers("--batches", batches), _numbers("--requests", requests)
     )

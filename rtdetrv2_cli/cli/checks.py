@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final, Literal
 
-from rtdetrv2_cli.errors import OutputError, RtDetrV2Error
+from rtdetrv2_cli.errors import DeviceError, OutputError, RtDetrV2Error, UsageError
 
 State = Literal["ok", "note", "problem"]
 
@@ -41,6 +41,10 @@ _WITHOUT_INT8: Final = (
 )
 _LITTLE_ROOM: Final = 1 << 30
 """Bytes of a disk below which it is worth a word."""
+_WARM_UP: Final = 3
+"""Runs that do not count: memory is allocated in them, and CUDA graphs are recorded."""
+_APART: Final = 0.02
+"""So far half precision may be from float32 in a score."""
 _TEST_FRAMES: Final = 12
 _TEST_SECONDS: Final = 3.0
 
@@ -61,8 +65,8 @@ class Finding:
 def examine() -> Iterator[Finding]:
     """Everything, one after the other, the quickest first."""
     subjects: tuple[Callable[[], Iterator[Finding]], ...] = (
-        *(_system, _packages, _opencv, _devices, _codecs, _hardware),
-        *(_display, _extras, _cameras, _places, _weights, _self_test),
+        *(_system, _packages, _opencv, _devices, _tensorrt, _codecs, _hardware),
+        *(_display, _extras, _cameras, _places, _weights, _accelerators, _self_test),
     )
     for look in subjects:
         try:
@@ -141,6 +145,24 @@ def _devices() -> Iterator[Finding]:
             f"PyTorch is built for CUDA {torch.version.cuda}, but no GPU can be used",
             "install the NVIDIA driver, and in a container start it with --gpus all",
         )
+
+
+def _tensorrt() -> Iterator[Finding]:
+    from rtdetrv2_cli.infer.tensorrt_engine import choose_gpu
+    from rtdetrv2_cli.infer.tensorrt_plan import import_tensorrt
+
+    try:
+        choose_gpu("auto")
+    except DeviceError:
+        yield Finding("tensorrt", "note", "it needs an NVIDIA GPU, and none can be used here")
+        return
+    try:
+        version = import_tensorrt().__version__
+    except UsageError as error:
+        message, _, remedy = str(error).partition(": ")
+        yield Finding("tensorrt", "note", message, remedy)
+    else:
+        yield Finding("tensorrt", "ok", f"{version}: export tensorrt and --engine tensorrt work")
 
 
 def _codecs() -> Iterator[Finding]:
@@ -242,6 +264,51 @@ def _weights() -> Iterator[Finding]:
     fetched = [name for name in hub.registry() if name != DEFAULT_MODEL and hub.find(name)]
     if fetched:
         yield Finding("weights", "ok", f"fetched: {', '.join(fetched)}")
+
+
+def _accelerators() -> Iterator[Finding]:
+    """Whether each GPU finds in its own precision what it finds in float32, and how quickly."""
+    from rtdetrv2_cli.infer.torch_engine import devices
+
+    for device in devices():
+        if device != "cpu":
+            yield _tried(device)
+
+
+def _tried(device: str) -> Finding:
+    import numpy as np
+
+    from rtdetrv2_cli.infer.detector import DEFAULT_MODEL
+    from rtdetrv2_cli.infer.engine import STRIDE, open_engine
+
+    try:
+        own, exact = (
+            open_engine(DEFAULT_MODEL, engine="torch", device=device, dtype=dtype, offline=True)
+            for dtype in ("auto", "fp32")
+        )
+        cells = (8, 3, own.size.height // STRIDE, own.size.width // STRIDE)
+        coarse = np.random.default_rng(0).integers(0, 256, cells, np.uint8)
+        pixels = coarse.repeat(STRIDE, 2).repeat(STRIDE, 3)
+        answers, seconds = [], []
+        for engine in (own, exact):
+            for _ in range(_WARM_UP):
+                engine(pixels)
+            began = perf_counter()
+            answers.append(engine(pixels))
+            seconds.append(perf_counter() - began)
+    except (RtDetrV2Error, RuntimeError) as error:
+        return Finding("accelerator", "problem", f"{device}: {error}", "run with --device cpu", 4)
+    best, others = (np.sort(each.logits.max((1, 2))) for each in answers)
+    apart = float(np.abs(1 / (1 + np.exp(-best)) - 1 / (1 + np.exp(-others))).max())
+    graphs = getattr(own, "captured", None)
+    launched = "as one CUDA graph" if graphs is not None and graphs.sizes else "one by one"
+    told = (
+        f"{device} in {own.dtype}: scores within {apart:.1g} of fp32's, "
+        f"{seconds[1] / seconds[0]:.1f} times as quick, kernels launched {launched}"
+    )
+    if apart > _APART:
+        return Finding("accelerator", "problem", told, "run with --dtype fp32", 4)
+    return Finding("accelerator", "ok", told)
 
 
 def _self_test() -> Iterator[Finding]:

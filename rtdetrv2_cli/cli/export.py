@@ -4,7 +4,7 @@ Imports late: `rtdetrv2 --help` reads this file, too.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option, Typer
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rtdetrv2_cli.types import Size
 
 app = Typer(
-    help="Write a model as ONNX, for OpenVINO or as TorchScript, checked against PyTorch.",
+    help="Write a model as ONNX, for OpenVINO or TensorRT or as TorchScript, checked with PyTorch.",
     no_args_is_help=True,
 )
 
@@ -111,6 +111,43 @@ def torchscript(
     from rtdetrv2_cli.export.export import export_torchscript
 
     _tell(export_torchscript(loaded, target, size=size, raw=raw))
+
+
+@app.command()
+@configured
+def tensorrt(
+    model: Name,
+    output: Output = None,
+    imgsz: opt.ImageSize = None,
+    raw: Raw = False,
+    dtype: Annotated[
+        Literal["auto", "fp32", "fp16"],
+        Option(help="Precision; auto is fp16 on a GPU with tensor cores, else fp32."),
+    ] = "auto",
+    device: Annotated[
+        str, Option(metavar="DEVICE", help="GPU to make it for: auto, cuda, cuda:1, or an index.")
+    ] = "auto",
+    overwrite: opt.Overwrite = False,
+    offline: opt.Offline = False,
+    no_progress: opt.NoProgress = False,
+) -> None:
+    """Write a TensorRT .engine for this kind of GPU, with the ONNX file's inputs and outputs.
+
+    Up to 32 pictures at once. Beside it, a .json has what ONNX files have in their metadata.
+    """
+    target = target_file(model, output, (".engine", ".json"), overwrite=overwrite)
+    from rtdetrv2_cli.infer.tensorrt_plan import import_tensorrt
+
+    import_tensorrt()
+    from rtdetrv2_cli.infer.onnx_graph import check_onnx
+    from rtdetrv2_cli.infer.tensorrt_engine import choose_gpu
+
+    check_onnx()
+    choose_gpu(device)
+    loaded, size = load(model, imgsz, offline=offline, no_progress=no_progress)
+    from rtdetrv2_cli.export.export import export_tensorrt
+
+    _tell(export_tensorrt(loaded, target, size=size, raw=raw, dtype=dtype, device=device))
 
 
 def target_file(

@@ -12,7 +12,7 @@ from rtdetrv2_cli.cli import completion
 from rtdetrv2_cli.cli.console import LogFormat
 from rtdetrv2_cli.media.names import of_this_disk
 
-Engine = Literal["auto", "torch", "openvino", "onnx"]
+Engine = Literal["auto", "torch", "openvino", "onnx", "tensorrt"]
 Dtype = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 VideoCodec = Literal[
     "h264",
@@ -298,7 +298,7 @@ DtypeOption = Annotated[
     Dtype,
     Option(
         "--dtype",
-        help="Precision; auto is fp16 on CUDA, bf16 on a CPU with instructions for it, else fp32; "
+        help="Precision; auto is fp16 on CUDA with tensor cores, bf16 on a CPU with it, else fp32; "
         "int8 is that of models of 'rtdetrv2 quantize'.",
         rich_help_panel=_MODEL,
     ),
@@ -313,7 +313,8 @@ EngineOption = Annotated[
     Engine,
     Option(
         "--engine",
-        help="What runs the model; auto: openvino on a CPU, else torch; onnx needs ONNX Runtime.",
+        help="What runs the model; auto: openvino on a CPU, else torch. onnx needs ONNX Runtime, "
+        "tensorrt TensorRT and an NVIDIA GPU.",
         rich_help_panel=_MODEL,
     ),
 ]

@@ -61,7 +61,7 @@ def conversion(engine: str, model: str) -> Iterator[None]:
     """
     try:
         yield
-    except RtDetrV2Error:
+    except (RtDetrV2Error, OSError):  # a disk that is full is no matter of the engine's
         raise
     except Exception as error:
         raise ConversionError.of(engine, model, error) from error

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import UsageError
 from rtdetrv2_cli.infer.batch import best_batch
-from rtdetrv2_cli.infer.engine import Engine, Prediction, open_engine
+from rtdetrv2_cli.infer.engine import Engine, Prediction, Stretching, open_engine
 from rtdetrv2_cli.infer.postprocess import choose, postprocess
-from rtdetrv2_cli.infer.preprocess import preprocess
+from rtdetrv2_cli.infer.preprocess import preprocess, sizes_of
 from rtdetrv2_cli.infer.slicing import Slicing, cut, merge
 from rtdetrv2_cli.labels import Classes, by_class_id, choose_classes
 from rtdetrv2_cli.stream import batched, clock, parallel
@@ -168,13 +168,10 @@ class Detector:
     def _find(self, pictures: Sequence[Frame], choice: Mapping[str, Any]) -> list[Detections]:
         """What is in each picture of one batch."""
         taken: dict[str, float] = {}
-        with clock(taken, "preprocess"):
-            batch = preprocess(pictures, self.engine.size)
-        with clock(taken, "infer"):
-            prediction = self._predict(batch.pixels)
+        prediction, sizes = self._predict(pictures, taken), sizes_of(pictures)
         with clock(taken, "postprocess"):
             found = postprocess(
-                prediction, batch.sizes, classes=self.classes, **self._thresholds(), **choice
+                prediction, sizes, classes=self.classes, **self._thresholds(), **choice
             )
             clipped = [_clip(*pair) for pair in zip(found, pictures, strict=True)]
         self._add(taken)
@@ -202,13 +199,26 @@ class Detector:
             for step, seconds in taken.items():
                 self.seconds[step] = self.seconds.get(step, 0.0) + seconds
 
-    def _predict(self, pixels: NDArray[np.uint8]) -> Prediction:
-        count, missing = len(pixels), self.batch_size - len(pixels)
-        if not self._fills or missing <= 0:
-            return self.engine(pixels)
-        black = np.zeros((missing, *pixels.shape[1:]), np.uint8)
-        filled = self.engine(np.concatenate([pixels, black]))
-        return Prediction(filled.logits[:count], filled.boxes[:count])
+    def _predict(self, pictures: Sequence[Frame], taken: dict[str, float]) -> Prediction:
+        """What the engine says, to whom smaller batches are filled up with black pictures."""
+        count, engine = len(pictures), self.engine
+        missing = max(0, self.batch_size - count) if self._fills else 0
+        black = np.zeros((missing, *engine.size, 3), np.uint8)
+        if isinstance(engine, Stretching):
+            with clock(taken, "preprocess"):
+                images = [*(picture.image for picture in pictures), *black]
+            with clock(taken, "infer"):
+                prediction = engine.stretched(images)
+        else:
+            with clock(taken, "preprocess"):
+                pixels = preprocess(pictures, engine.size).pixels
+            if missing:
+                pixels = np.concatenate([pixels, black.transpose(0, 3, 1, 2)])
+            with clock(taken, "infer"):
+                prediction = engine(pixels)
+        if not missing:
+            return prediction
+        return Prediction(prediction.logits[:count], prediction.boxes[:count])
 
     @property
     def requests(self) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from rtdetrv2_cli.errors import ConversionError, ModelError, UsageError
 from rtdetrv2_cli.infer import quantized
 from rtdetrv2_cli.machine import available_cores, may_have_accelerator
 from rtdetrv2_cli.model.info import ModelInfo
-from rtdetrv2_cli.types import Size
+from rtdetrv2_cli.types import Image, Size
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.model.checkpoint import LoadedModel
@@ -28,8 +28,17 @@ ENGINES = {
     "torch": "rtdetrv2_cli.infer.torch_engine:TorchEngine",
     "openvino": "rtdetrv2_cli.infer.openvino_engine:OpenVinoEngine",
     "onnx": "rtdetrv2_cli.infer.onnx_engine:OnnxEngine",
+    "tensorrt": "rtdetrv2_cli.infer.tensorrt_engine:TensorRtEngine",
 }
 """Engine name to `module:class`; imported when chosen, so that an engine costs nothing unused."""
+
+_PACKAGES = {
+    "torch": "torch",
+    "openvino": "openvino",
+    "onnx": "onnxruntime",
+    "tensorrt": "tensorrt",
+}
+"""Engine name to the module that it cannot do without."""
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +123,15 @@ class Engine(Protocol):
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction: ...
 
 
+@runtime_checkable
+class Stretching(Protocol):
+    """What an engine has besides if its device stretches pictures quicker than a core does."""
+
+    def stretched(self, pictures: Sequence[Image]) -> Prediction:
+        """Stretches uint8 RGB [h, w, 3] of any sizes, as `preprocess` does, and runs them."""
+        ...
+
+
 def open_engine(
     model: "str | PathLike[str] | LoadedModel",
     *,
@@ -135,7 +153,7 @@ def open_engine(
         ModelError: the model is not found or cannot be loaded.
     """
     if "," in device:
-        from rtdetrv2_cli.infer.side_by_side import SideBySide
+        from rtdetrv2_cli.infer.side_by_side import side_by_side
 
         engines = [
             open_engine(
@@ -150,7 +168,7 @@ def open_engine(
             )
             for each in device.split(",")
         ]
-        return SideBySide(engines)
+        return side_by_side(engines)
     size = None if imgsz is None else parse_size(imgsz)
     if dtype not in ("auto", "half", *DTYPES):
         known = ", ".join(("auto", "half", *DTYPES))
@@ -214,6 +232,11 @@ def _unquantized(model: object) -> str:
         f"{name} is not quantized: `rtdetrv2 quantize -m {which} --calibration PICTURES` makes a "
         "model of it that runs in int8"
     )
+
+
+def installed_engines() -> list[str]:
+    """Those whose packages are here; whether they work here is another matter."""
+    return [name for name in ENGINES if find_spec(_PACKAGES[name]) is not None]
 
 
 def many_requests(cores: int | None = None) -> int:

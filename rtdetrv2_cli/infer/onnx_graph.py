@@ -21,6 +21,9 @@ from rtdetrv2_cli.types import Size
 OPSETS = range(16, 21)
 """The first has GridSample; the last is the newest that PyTorch's exporter writes."""
 
+TYPED_OPSET = 17
+"""The first that has a layer norm, whose statistics are float32 whatever its input is."""
+
 _TRACED_BATCH = 2
 """A batch of one would be taken for a constant."""
 
@@ -37,18 +40,37 @@ class PictureNetwork(RawNetwork):
         return super().forward(pictures.permute(0, 3, 1, 2).float() / 255)
 
 
+class TypedNetwork(RawNetwork):
+    """The same for TensorRT, which takes bytes only to make other numbers of them."""
+
+    inputs = ("pictures",)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """As of `PictureNetwork`."""
+        return super().forward(pictures.float().permute(0, 3, 1, 2) / 255)
+
+
 def check_packages() -> None:
     """Makes sure of what is needed before a model is loaded.
 
     Raises:
         UsageError: a package is missing.
     """
+    _check("onnx", "onnxruntime", extra="onnx")
+
+
+def check_onnx() -> None:
+    """The same for a graph that another program runs."""
+    _check("onnx", extra="tensorrt")
+
+
+def _check(*packages: str, extra: str) -> None:
     try:
-        import_module("onnx")
-        import_module("onnxruntime")
+        for package in packages:
+            import_module(package)
     except ImportError as error:
         raise UsageError(
-            f"ONNX cannot be written here ({error}): pip install 'rtdetrv2[onnx]'"
+            f"ONNX cannot be written here ({error}): pip install 'rtdetrv2[{extra}]'"
         ) from error
 
 
@@ -93,9 +115,24 @@ def picture_graph(model: RtDetrV2ForObjectDetection, size: Size) -> bytes:
         UsageError: the size is too small for the model.
     """
     check_size(size, model.config.num_queries)
+    return written(PictureNetwork(model, size), size, opset=OPSETS[-1])
+
+
+def typed_graph(model: RtDetrV2ForObjectDetection, size: Size, dtype: torch.dtype) -> bytes:
+    """The same for a program that computes in the precisions that the graph says.
+
+    Raises:
+        UsageError: the size is too small for the model.
+    """
+    check_size(size, model.config.num_queries)
+    return written(TypedNetwork(model, size, dtype), size, opset=TYPED_OPSET)
+
+
+def written(network: RawNetwork, size: Size, *, opset: int) -> bytes:
+    """What `write` would write."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "graph.onnx")
-        write(PictureNetwork(model, size), size, path, {}, opset=OPSETS[-1])
+        write(network, size, path, {}, opset=opset)
         return path.read_bytes()
 
 

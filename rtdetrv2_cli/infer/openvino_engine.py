@@ -18,7 +18,7 @@ from rtdetrv2_cli.infer import quantized
 from rtdetrv2_cli.infer.converted import ConvertedEngine, conversion, facts_of
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.kept import Facts, KeptGraph
-from rtdetrv2_cli.machine import available_cores
+from rtdetrv2_cli.machine import available_cores, emulates_bf16
 from rtdetrv2_cli.types import Size
 
 if TYPE_CHECKING:
@@ -137,7 +137,8 @@ class _Compiler:
     def _choose(self, dtype: str) -> str:
         has_bf16 = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if dtype == "auto":
-            return "bf16" if has_bf16 else "fp32"
+            # OpenVINO may count any AVX-512, on which it emulates bf16.
+            return "bf16" if has_bf16 and not emulates_bf16() else "fp32"
         wanted = "bf16" if dtype == "half" else dtype
         if wanted == quantized.DTYPE:
             raise DeviceError("OpenVINO computes in int8 what `rtdetrv2 quantize` has made only")

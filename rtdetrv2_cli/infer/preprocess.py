@@ -36,8 +36,12 @@ def preprocess(frames: Sequence[Frame], size: Size) -> Batch:
             row[:] = stretch(frame.image, size)
         else:
             row[:] = _stretch_channels(frame.channels(), size)
-    sizes = np.array([frame.size for frame in frames], np.int64).reshape(-1, 2)
-    return Batch(pixels.transpose(0, 3, 1, 2), sizes)
+    return Batch(pixels.transpose(0, 3, 1, 2), sizes_of(frames))
+
+
+def sizes_of(frames: Sequence[Frame]) -> NDArray[np.int64]:
+    """[b, 2] height and width of the upright pictures."""
+    return np.array([frame.size for frame in frames], np.int64).reshape(-1, 2)
 
 
 def stretch(image: Image, size: Size) -> Image:

@@ -1,13 +1,21 @@
 """Several engines of one model as one, each on a device of its own. Knows no backend."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import DeviceError
-from rtdetrv2_cli.infer.engine import Engine, Prediction
+from rtdetrv2_cli.infer.engine import Engine, Prediction, Stretching
+from rtdetrv2_cli.types import Image
+
+
+def side_by_side(engines: Sequence[Engine]) -> "SideBySide":
+    """Several engines as one, which stretches pictures if all of them do; see `SideBySide`."""
+    all_stretch = all(isinstance(engine, Stretching) for engine in engines)
+    return (StretchingSideBySide if all_stretch else SideBySide)(engines)
 
 
 class SideBySide:
@@ -49,8 +57,23 @@ class SideBySide:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Prediction:
         """Asks the one that has been idle for longest; waits where none is."""
+        with self._idle_engine() as engine:
+            return engine(pixels)
+
+    @contextmanager
+    def _idle_engine(self) -> Iterator[Engine]:
         engine = self._idle.get()
         try:
-            return engine(pixels)
+            yield engine
         finally:
             self._idle.put(engine)
+
+
+class StretchingSideBySide(SideBySide):
+    """The same of engines that stretch pictures themselves."""
+
+    def stretched(self, pictures: Sequence[Image]) -> Prediction:
+        """As `__call__`, of pictures of any sizes."""
+        with self._idle_engine() as engine:
+            assert isinstance(engine, Stretching)
+            return engine.stretched(pictures)

@@ -9,19 +9,29 @@ from rtdetrv2_cli.types import Size
 
 
 class RawNetwork(nn.Module):
-    """Answers with every query's logits and box, for pictures of one size."""
+    """Answers with every query's logits and box, for pictures of one size.
+
+    Args:
+        model: It stays as it is.
+        size: Of the pictures.
+        dtype: What it computes in, as `fuse` does; None: what the model does. Inputs and outputs
+            are float32 in half precision, too.
+    """
 
     inputs: tuple[str, ...] = ("images",)
     outputs: tuple[str, ...] = ("logits", "pred_boxes")
 
-    def __init__(self, model: RtDetrV2ForObjectDetection, size: Size) -> None:
+    def __init__(
+        self, model: RtDetrV2ForObjectDetection, size: Size, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
-        self.network = fuse(model, size)
+        self.network = fuse(model, size, dtype)
+        self.dtype = dtype
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[b, 3, H, W] RGB in 0..1 -> logits [b, q, c] and boxes [b, q, 4], cxcywh in 0..1."""
-        output = self.network(images)
-        return output.logits, output.pred_boxes
+        output = self.network(images if self.dtype is None else images.to(self.dtype))
+        return output.logits.to(output.pred_boxes.dtype), output.pred_boxes
 
 
 class DetectingNetwork(RawNetwork):

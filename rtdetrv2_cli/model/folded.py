@@ -70,7 +70,7 @@ class FoldedDecoder(Decoder):
     def fix_size(self, shapes: Shapes) -> None:
         """Makes the anchors constants, of the only maps there will be.
 
-        They are converted with the module: in half precision they would lose theirs.
+        They would be converted with the module: it has its precision before.
         """
         self.anchors, self.valid = make_anchors(shapes, dtype=widened(self.beyond.dtype))
 

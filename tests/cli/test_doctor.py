@@ -1,13 +1,16 @@
 """What is wrong with a machine is told with its remedy, and the rest is looked at all the same."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from rtdetrv2_cli import hub
 from rtdetrv2_cli.cli import checks
+from rtdetrv2_cli.types import Size
 
 
 def test_a_machine_that_runs_the_tests_has_nothing_wrong(cli):
@@ -101,6 +104,61 @@ def test_an_extra_that_is_not_installed(only, monkeypatch):
     assert outcome.code == 0
     assert outcome.out.count("pip install") == 1
     assert "pip install 'rtdetrv2[parquet]'" in outcome.out
+
+
+def test_a_machine_without_an_nvidia_gpu_needs_no_tensorrt(only, monkeypatch):
+    monkeypatch.setattr("rtdetrv2_cli.infer.torch_engine.devices", lambda: ["cpu"])
+    outcome = only("_tensorrt", "_accelerators")
+    assert outcome.code == 0
+    assert "needs an NVIDIA GPU, and none can be used here" in outcome.out
+    assert "->" not in outcome.out
+    assert "accelerator" not in outcome.out
+
+
+def test_a_gpu_without_tensorrt_is_told_how_to_get_it(only, monkeypatch):
+    monkeypatch.setattr("rtdetrv2_cli.infer.tensorrt_engine.choose_gpu", lambda _: "cuda:0")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    outcome = only("_tensorrt")
+    assert outcome.code == 0
+    assert "TensorRT cannot be used here" in outcome.out
+    assert "-> pip install 'rtdetrv2[tensorrt]'" in outcome.out
+
+
+class FakeGpu:
+    size, dtype, captured = Size(416, 416), "fp16", SimpleNamespace(sizes=(8,))
+
+    def __init__(self, logit):
+        self.logit = logit
+
+    def __call__(self, pixels):
+        assert pixels.shape == (8, 3, 416, 416)
+        return SimpleNamespace(logits=np.full((8, 4, 2), self.logit))
+
+
+@pytest.mark.parametrize(("logit", "code"), [(0.001, 0), (0.5, 4)])
+def test_each_gpu_is_compared_with_itself_in_float32(only, monkeypatch, logit, code):
+    monkeypatch.setattr("rtdetrv2_cli.infer.torch_engine.devices", lambda: ["cuda:0", "cpu"])
+    monkeypatch.setattr(
+        "rtdetrv2_cli.infer.engine.open_engine",
+        lambda *_, dtype, **__: FakeGpu(logit if dtype == "auto" else 0),
+    )
+    outcome = only("_accelerators")
+    assert outcome.code == code
+    assert "cuda:0 in fp16: scores within" in outcome.out
+    assert "launched as one CUDA graph" in outcome.out
+    assert ("-> run with --dtype fp32" in outcome.out) == bool(code)
+
+
+def test_a_gpu_that_fails_is_a_problem(only, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr("rtdetrv2_cli.infer.torch_engine.devices", lambda: ["cuda:0", "cpu"])
+    monkeypatch.setattr("rtdetrv2_cli.infer.engine.open_engine", fail)
+    outcome = only("_accelerators")
+    assert outcome.code == 4
+    assert "no kernel image" in outcome.out
+    assert "Traceback" not in outcome.out
 
 
 def test_a_self_test_that_loses_frames(only, monkeypatch):

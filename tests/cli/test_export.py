@@ -1,6 +1,7 @@
 """`rtdetrv2 export`, as it is typed."""
 
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -23,7 +24,14 @@ def test_torchscript_needs_nothing_else(cli, tiny_weights, tmp_path):
     assert (tmp_path / "tiny.torchscript").is_file()
 
 
-@pytest.mark.parametrize(("form", "what"), [("onnx", "'rtdetrv2[onnx]'"), ("openvino", "openvino")])
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [
+        ("onnx", "'rtdetrv2[onnx]'"),
+        ("openvino", "openvino"),
+        ("tensorrt", "'rtdetrv2[tensorrt]'"),
+    ],
+)
 def test_a_missing_package_is_one_sentence_with_its_remedy(
     cli, tiny_weights, monkeypatch, form, what
 ):
@@ -40,6 +48,8 @@ def test_a_missing_package_is_one_sentence_with_its_remedy(
         (("onnx", "roadusers", "-o", "a.pb"), "must end in .onnx"),
         (("openvino", "roadusers", "-o", "a.onnx"), "must end in .xml"),
         (("torchscript", "roadusers", "-o", "a.pt"), "must end in .torchscript"),
+        (("tensorrt", "roadusers", "-o", "a.plan"), "must end in .engine"),
+        (("tensorrt", "roadusers", "--dtype", "bf16"), "fp16"),
         (("onnx", "hf://a/b"), "say with -o"),
         (("onnx", "roadusers", "--opset", "15"), "16"),
     ],
@@ -54,3 +64,13 @@ def test_an_unknown_model_is_not_found(cli):
     pytest.importorskip("onnx", reason="needs rtdetrv2[onnx]")
     pytest.importorskip("onnxruntime", reason="needs rtdetrv2[onnx]")
     assert cli("export", "onnx", "nosuch").code == 4
+
+
+def test_a_plan_is_not_made_without_an_nvidia_gpu(cli, tiny_weights, monkeypatch):
+    pytest.importorskip("onnx", reason="needs rtdetrv2[onnx]")
+    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
+    monkeypatch.setattr("rtdetrv2_cli.infer.torch_engine.devices", lambda: ["cpu"])
+    done = cli("export", "tensorrt", tiny_weights)
+    assert done.code == 4
+    assert "TensorRT runs on NVIDIA GPUs only, not on cpu" in done.err
+    assert len(done.err.strip().splitlines()) <= 2

@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetrv2_cli.errors import ModelError, OutputError, UsageError
+from rtdetrv2_cli.errors import ConversionError, ModelError, OutputError, UsageError
 from rtdetrv2_cli.export import export, torchscript, verify
-from rtdetrv2_cli.export.export import export_onnx, export_openvino, export_torchscript
+from rtdetrv2_cli.export.export import (
+    export_onnx,
+    export_openvino,
+    export_tensorrt,
+    export_torchscript,
+)
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.openvino_engine import import_openvino
 from rtdetrv2_cli.infer.postprocess import postprocess
@@ -173,3 +178,38 @@ def test_answers_that_are_not_numbers_differ(tiny_config):
 
     with pytest.raises(ModelError, match="differ"):
         verify.verify(network, Size(64, 64), broken)
+
+
+class TestTensorRt:
+    """With a stand-in: what is written and told, and that a wrong plan gets no name."""
+
+    @pytest.fixture(autouse=True)
+    def tensorrt(self, monkeypatch):
+        pytest.importorskip("onnx", reason="needs rtdetrv2[onnx]")
+        pytest.importorskip("onnxruntime", reason="needs rtdetrv2[onnx]")
+        import fake_tensorrt
+
+        self.fake = fake_tensorrt
+        return fake_tensorrt.install(monkeypatch)
+
+    @pytest.mark.parametrize("raw", [False, True])
+    def test_a_plan_answers_alike_and_the_file_beside_it_tells_of_the_model(
+        self, tiny_config, tmp_path, raw
+    ):
+        path = tmp_path / "new/tiny.engine"
+        exported = export_tensorrt(tiny(tiny_config), path, size=SIZE, raw=raw, dtype="fp32")
+        assert exported.paths == (path, path.with_suffix(".json"))
+        assert {file.name for file in path.parent.iterdir()} == {"tiny.engine", "tiny.json"}
+        assert exported.difference <= verify.TOLERANCE
+        told = json.loads(path.with_suffix(".json").read_text("utf-8"))
+        assert (told["name"], told["size"]) == ("tiny", "64x96")
+        assert json.loads(told["classes"]) == ["person", "car", "dog"]
+        names = {"images"} if raw else {"images", "orig_target_sizes"}
+        assert {*self.fake.ExecutionContext.runs[0]} == names
+        assert path.read_bytes().startswith(self.fake.MAGIC)
+
+    def test_one_that_cannot_be_made_gets_no_name(self, tiny_config, tmp_path, monkeypatch):
+        monkeypatch.setattr(self.fake.OnnxParser, "error", "no importer")
+        with pytest.raises(ConversionError, match="no importer"):
+            export_tensorrt(tiny(tiny_config), tmp_path / "tiny.engine")
+        assert [*tmp_path.iterdir()] == []

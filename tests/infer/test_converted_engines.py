@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from rtdetrv2_cli.errors import ConversionError, DeviceError, UsageError
-from rtdetrv2_cli.infer import kept
+from rtdetrv2_cli.infer import kept, openvino_engine
 from rtdetrv2_cli.infer.detector import Detector
 from rtdetrv2_cli.infer.engine import open_engine
 
@@ -153,6 +154,21 @@ def test_detections_of_the_shipped_model_equal_those_of_pytorch(engine):
         np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3 * min(picture.shape[:2]))
         compared += len(found)
     assert compared >= 8
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "emulated", "dtype"),
+    [("FP32 BF16", False, "bf16"), ("FP32 BF16", True, "fp32"), ("FP32", False, "fp32")],
+)
+def test_bf16_is_chosen_only_where_the_cpu_has_instructions_for_it(
+    monkeypatch, capabilities, emulated, dtype
+):
+    pytest.importorskip("openvino", reason="needs OpenVINO")
+    core = SimpleNamespace(get_property=lambda *_: capabilities.split())
+    openvino = SimpleNamespace(Core=lambda: core, get_version=lambda: "1")
+    monkeypatch.setattr(openvino_engine, "import_openvino", lambda: openvino)
+    monkeypatch.setattr(openvino_engine, "emulates_bf16", lambda: emulated)
+    assert openvino_engine._Compiler("auto", 1).dtype == dtype
 
 
 @pytest.mark.parametrize(

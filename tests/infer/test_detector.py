@@ -89,6 +89,29 @@ def test_a_run_that_may_go_on_fills_batches_where_their_size_matters(is_steady, 
     assert [shape[0] for shape in engine.shapes] == sizes
 
 
+class StretchingEngine(FakeEngine):
+    """Takes pictures of any sizes."""
+
+    def stretched(self, pictures):
+        self.sizes = [each.shape for each in pictures]
+        return self(np.zeros((len(pictures), 3, *self.size), np.uint8))
+
+
+def test_an_engine_that_stretches_pictures_itself_gets_them_as_they_are():
+    engine = StretchingEngine()
+    first, second = Detector(engine)([picture(50, 100), picture(7, 9)])
+    assert engine.sizes == [(50, 100, 3), (7, 9, 3)]
+    np.testing.assert_allclose(first.boxes[0], [25, 12.5, 75, 37.5], atol=1e-4)
+    np.testing.assert_allclose(second.boxes[0], [2.25, 1.75, 6.75, 5.25], atol=1e-4)
+
+
+def test_its_batches_are_filled_up_too():
+    engine = StretchingEngine()
+    engine.is_steady = False
+    assert len(Detector(engine, batch=3, fill=True)([picture(50, 100)])) == 1
+    assert engine.sizes == [(50, 100, 3), (32, 64, 3), (32, 64, 3)]
+
+
 def test_held_frames_and_failures_take_no_place_in_a_batch():
     engine = FakeEngine()
     held = [replace(frame(index=i), held=i % 3 > 0) for i in range(12)]

@@ -43,7 +43,7 @@ def test_a_size_that_is_none_is_refused_with_advice(text, hint):
 @pytest.mark.parametrize(
     ("choice", "names"),
     [
-        ({"engine": "tensorrt"}, "auto, torch"),
+        ({"engine": "coreml"}, "auto, torch"),
         ({"dtype": "int4"}, "auto, half, fp32, bf16, fp16, int8"),
     ],
 )

@@ -36,19 +36,32 @@ def torch_engine(config, dtype):
     return real_engine("torch", config, dtype)
 
 
+def accelerated_engine(config):
+    """PyTorch's engine of accelerators, on the CPU."""
+    import torch
+
+    from rtdetrv2_cli.infer.torch_engine import AcceleratedEngine
+
+    model = LoadedModel(random_model(config), ModelInfo("tiny", "", confidence=0.3))
+    return AcceleratedEngine(model, torch.device("cpu"), "fp32", Size(64, 96), requests=2)
+
+
 def converted_engine(name, package, config):
     if find_spec(package) is None:
         pytest.skip(f"needs {package}")
     return real_engine(name, config, "fp32")
 
 
-def real_engine(name, config, dtype):
+def random_model(config):
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = RtDetrV2ForObjectDetection(config).eval()
-    info = ModelInfo("tiny", "", confidence=0.3)
+        return RtDetrV2ForObjectDetection(config).eval()
+
+
+def real_engine(name, config, dtype):
+    model, info = random_model(config), ModelInfo("tiny", "", confidence=0.3)
     return open_engine(
         LoadedModel(model, info), engine=name, device="cpu", dtype=dtype, imgsz="64x96"
     )
@@ -65,6 +78,7 @@ ENGINES = {
     "torch fp32": lambda config: torch_engine(config, "fp32"),
     "torch bf16": lambda config: torch_engine(config, "bf16"),
     "torch fp16": lambda config: torch_engine(config, "fp16"),
+    "accelerated": lambda config: accelerated_engine(config),
     "openvino fp32": lambda config: converted_engine("openvino", "openvino", config),
     "onnx fp32": lambda config: converted_engine("onnx", "onnxruntime", config),
 }

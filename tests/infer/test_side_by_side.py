@@ -6,8 +6,8 @@ import pytest
 
 from rtdetrv2_cli.errors import DeviceError
 from rtdetrv2_cli.infer.detector import Detector
-from rtdetrv2_cli.infer.engine import Prediction, open_engine
-from rtdetrv2_cli.infer.side_by_side import SideBySide
+from rtdetrv2_cli.infer.engine import Prediction, Stretching, open_engine
+from rtdetrv2_cli.infer.side_by_side import SideBySide, side_by_side
 from rtdetrv2_cli.types import Size
 
 PATIENCE = 60
@@ -63,6 +63,20 @@ def test_an_engine_that_fails_is_asked_again():
         together(ONE)
     engine.barrier = None
     assert together(ONE).logits.item() == 0
+
+
+class StretchingEngine(FakeEngine):
+    def stretched(self, pictures):
+        return self(np.zeros((len(pictures), 3, 32, 32), np.uint8))
+
+
+def test_pictures_go_to_devices_as_they_are_if_all_of_them_stretch():
+    engines = [StretchingEngine(f"cuda:{i}") for i in range(2)]
+    together = side_by_side(engines)
+    assert isinstance(together, Stretching)
+    found = [together.stretched([np.zeros((9, 7, 3), np.uint8)]).logits.item() for _ in range(3)]
+    assert found == [0, 1, 0]
+    assert not isinstance(side_by_side([engines[0], FakeEngine("cuda:1")]), Stretching)
 
 
 def test_the_least_room_is_told():

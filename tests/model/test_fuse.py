@@ -93,8 +93,16 @@ def test_every_activation_survives_fusion(tiny_config, randomise, picture, align
     assert logits.max() < 1e-8
 
 
-def test_the_deploy_form_runs_in_half_precision(tiny_config, randomise, picture):
-    fused = fuse(randomise(RtDetrV2ForObjectDetection(tiny_config), size=(64, 64)))
-    output = fused.to(torch.bfloat16)(picture(64, 64).to(torch.bfloat16))
-    assert output.logits.isfinite().all()
-    assert output.pred_boxes.dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [None, Size(64, 64)])
+def test_in_half_precision_boxes_and_anchors_keep_float32(
+    tiny_config, randomise, picture, dtype, size
+):
+    model = randomise(RtDetrV2ForObjectDetection(tiny_config), size=(64, 64))
+    fused = fuse(model, size, dtype)
+    assert {p.dtype for p in fused.parameters()} == {dtype}
+    logits, boxes = _answers(fused, picture(64, 64).to(dtype))
+    assert logits.isfinite().all()
+    assert (logits.dtype, boxes.dtype) == (dtype, torch.float32)
+    if size is not None:
+        assert torch.equal(fused.model.decoder.anchors, fuse(model, size).model.decoder.anchors)
