@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8
 """Of glibc's `mallopt`."""
 _ARENAS = 2
+_LARGEST_IN_HEAP = 32 * 2**20
+"""More is not accepted: enough for a picture of ten megapixels."""
+_KEPT_FREE = 128 * 2**20
 
 
 def keep_freed_memory() -> None:
@@ -19,6 +22,17 @@ def keep_freed_memory() -> None:
     """
     _tell(_M_MMAP_MAX, 0)  # no block has a mapping of its own, to be given back with it
     _tell(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def keep_freed_pictures() -> None:
+    """Lets a run keep the memory of one picture for the next, as far as that is not much.
+
+    A picture is several copies of some megabytes for a moment. Mapped anew each time, the system
+    clears their pages, which takes as long as decoding them.
+    """
+    share_arenas()
+    _tell(_M_MMAP_THRESHOLD, _LARGEST_IN_HEAP)
+    _tell(_M_TRIM_THRESHOLD, _KEPT_FREE)
 
 
 def share_arenas() -> None:

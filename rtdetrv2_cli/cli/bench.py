@@ -7,15 +7,17 @@ from typer import Argument, Option, Typer
 
 from rtdetrv2_cli.cli import console
 from rtdetrv2_cli.cli import options as opt
+from rtdetrv2_cli.cli.bench_peers import peers
 from rtdetrv2_cli.cli.configured import configured
+from rtdetrv2_cli.cli.networks import listed, untrained_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rtdetrv2_cli.bench.media import MediaFigures
     from rtdetrv2_cli.bench.model import Turns as ModelTurns
+    from rtdetrv2_cli.bench.model import Way
     from rtdetrv2_cli.infer.detector import Detector
-    from rtdetrv2_cli.model.checkpoint import LoadedModel
 
 app = Typer(help="Measure how fast this machine is at it.", no_args_is_help=True)
 
@@ -74,9 +76,9 @@ def model(
     from rtdetrv2_cli.infer.engine import Engine, installed_engines, open_engine
 
     console.set_up(quiet=quiet, verbose=verbose)
-    wanted = _listed(engines) if engines else installed_engines()
+    wanted = listed(engines) if engines else installed_engines()
     ways = combinations(
-        wanted, _listed(dtypes), _numbers("--batches", batches), _numbers("--requests", requests)
+        wanted, listed(dtypes), _numbers("--batches", batches), _numbers("--requests", requests)
     )
     if not untrained:
         shown = console.wants_progress(quiet=quiet, no_progress=False)
@@ -85,7 +87,7 @@ def model(
         _check_quantized(quantized, model, is_untrained=untrained)
         numbers = (_numbers("--batches", batches), _numbers("--requests", requests))
         ways += combinations(["openvino"], ["int8"], *numbers)
-    source = _untrained(model) if untrained else model
+    source = untrained_model(model) if untrained else model
 
     @cache
     def opened(engine: str, dtype: str, requests: int) -> Engine:
@@ -102,7 +104,9 @@ def model(
     if chart is not None:
         from rtdetrv2_cli.bench.chart import draw_rates
 
-        draw_rates(turns, model, chart)
+        size = turns[0].size
+        title = f"{model} at {size.height}x{size.width}: pictures a second"
+        draw_rates({_told(each.way): each.rate for each in turns}, title, chart)
     if json:
         console.print_data(_rates(turns, model, rounds))
     else:
@@ -122,27 +126,16 @@ def _check_quantized(quantized: str, model: str, *, is_untrained: bool) -> None:
         raise UsageError(f"{quantized} was not made of {model}: they cannot be compared")
 
 
-def _listed(text: str) -> list[str]:
-    return [*dict.fromkeys(filter(None, (each.strip() for each in text.split(","))))]
+def _told(way: "Way") -> str:
+    return f"{way.engine} {way.dtype}, {way.requests} x {way.batch}"
 
 
 def _numbers(option: str, text: str) -> list[int]:
     from rtdetrv2_cli.errors import UsageError
 
-    if not (named := _listed(text)) or not all(n.isdecimal() and int(n) > 0 for n in named):
+    if not (named := listed(text)) or not all(n.isdecimal() and int(n) > 0 for n in named):
         raise UsageError(f"{option} {text!r} is no list of whole numbers from 1, such as 1,4")
     return [*map(int, named)]
-
-
-def _untrained(name: str) -> "LoadedModel":
-    from rtdetrv2_cli import hub
-    from rtdetrv2_cli.model.checkpoint import LoadedModel
-    from rtdetrv2_cli.model.config import RtDetrV2Config
-    from rtdetrv2_cli.model.info import ModelInfo
-    from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
-
-    config = RtDetrV2Config.from_preset(hub.canonical_name(name) or name)
-    return LoadedModel(RtDetrV2ForObjectDetection(config).eval(), ModelInfo(name, ""))
 
 
 def _rates(turns: "Sequence[ModelTurns]", model: str, rounds: int) -> dict[str, Any]:
@@ -308,3 +301,6 @@ def _show(measured: "MediaFigures", content: dict[str, Any]) -> None:
     console.print_rows([(f"{ratio:.2f}", name) for name, ratio in measured.ratios.items()])
     if TRANSCODED not in measured.turns:
         console.log.info("the ffmpeg program is missing: nothing was measured beside it")
+
+
+app.command()(peers)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from rtdetrv2_cli import hub
-from rtdetrv2_cli.allocator import returned_regularly, share_arenas
+from rtdetrv2_cli.allocator import keep_freed_pictures, returned_regularly, share_arenas
 from rtdetrv2_cli.cli import console, resuming
 from rtdetrv2_cli.cli.plan import STDOUT, Plan
 from rtdetrv2_cli.cli.report import Report, public_options
@@ -525,6 +525,8 @@ def execute(
     inputs = len(report.plan.inputs)
     if (mirror := report.plan.mirror) is not None:
         sinks = [*sinks, mirror.brake()]
+    if not isinstance(source, LiveSource):
+        keep_freed_pictures()
     with (
         sent(report.plan),
         stop_on_signal() as stop,

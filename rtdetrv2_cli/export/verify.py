@@ -93,6 +93,16 @@ def _detections(answer: Arrays, size: NDArray[np.int64]) -> NDArray[np.float64]:
 def _difference(expected: NDArray[np.float64], found: NDArray[np.float64]) -> float:
     """The largest distance of a notable row to the nearest found one of its class."""
     notable = expected[: max(_FEWEST, int((expected[:, 1] > _NOTABLE).sum()))]
+    pairs = [
+        [rows[rows[:, 0] == class_id] for rows in (notable, found)]
+        for class_id in np.unique(notable[:, 0])
+    ]
+    return float(np.max([_farthest(*pair) for pair in pairs]))
+
+
+def _farthest(notable: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    """As `_difference`, of one class: so no more than its pairs are in memory at once."""
+    if not len(found):
+        return float("inf")
     apart = np.abs(notable[:, None, 1:] - found[None, :, 1:]).max(axis=2)  # [notable, found]
-    apart[notable[:, None, 0] != found[None, :, 0]] = np.inf
     return float(apart.min(axis=1).max())

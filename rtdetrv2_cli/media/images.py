@@ -158,7 +158,7 @@ def rgb_pixels(picture: Image.Image, background: Colour = WHITE) -> types.Image:
         plain = picture.convert("LA") if picture.mode == "La" else picture
         canvas.alpha_composite(plain.convert("RGBA"))
         picture = canvas
-    return np.array(picture.convert("RGB"))
+    return np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def shown_for(picture: Image.Image) -> float:
@@ -183,6 +183,8 @@ def _is_preview(tiff: Image.Image, page: int) -> bool:
 
 def _upright(picture: Image.Image) -> Image.Image:
     try:
+        if picture.getexif().get(_ORIENTATION, 1) == 1:
+            return picture  # which Pillow would copy
         return ImageOps.exif_transpose(picture)
     except Exception:  # noqa: BLE001 - damaged EXIF raises anything; the picture itself is good
         return picture

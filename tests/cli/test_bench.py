@@ -89,3 +89,39 @@ def test_int8_is_measured_beside_what_it_was_made_of(cli, tiny_weights, tiny_int
     other = cli(*common, "-m", "roadusers")
     assert other.code == 2
     assert "was not made of roadusers" in other.err
+
+
+def test_peers_are_compared_and_the_command_with_what_it_is_made_of(cli, tiny_weights, tmp_path):
+    options = ("--peers", "libreyolo,rtdetrv2", "--pictures", 3, "--rounds", 1, "--dtype", "fp32")
+    output = ("--json", "--chart", tmp_path / "peers.png")
+    result = cli("bench", "peers", "-m", tiny_weights, *options, *output)
+    assert result.code == 0, result.err
+    assert "LibreYOLO, predict is left out: it has no network equal" in result.err
+    figures = json.loads(result.out)
+    names = [way["name"] for way in figures["ways"]]
+    assert names[0] == "rtdetrv2 detect"
+    assert names[1:] == [
+        "rtdetrv2, the engine alone",
+        "rtdetrv2, all but the engine",
+        "Pillow, decode and resize",
+    ]
+    assert figures["ways"][0]["precision"] == "fp32"
+    assert all(way["pictures_per_second"] > 0 for way in figures["ways"])
+    assert (figures["pictures"], figures["cold"]) == (3, [])
+    assert "rtdetrv2 detect, beside what" in next(iter(figures["ratios"]))
+    assert (tmp_path / "peers.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--peers", "yolo"], "no peer 'yolo': choose from pipeline"),
+        (["--peers", ","], "no peer the empty list"),
+        (["-m", "nothing", "--untrained"], "nothing"),
+    ],
+)
+def test_peers_that_there_are_not_are_told(cli, tiny_weights, options, message):
+    result = cli("bench", "peers", "-m", tiny_weights, *options)
+    assert result.code in (2, 4)
+    assert message in result.err
+    assert "Traceback" not in result.err

@@ -3,6 +3,7 @@ named.
 """
 
 import json
+import tracemalloc
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -213,3 +214,17 @@ class TestTensorRt:
         with pytest.raises(ConversionError, match="no importer"):
             export_tensorrt(tiny(tiny_config), tmp_path / "tiny.engine")
         assert [*tmp_path.iterdir()] == []
+
+
+def test_a_network_that_finds_something_everywhere_is_compared_in_little_memory():
+    rng = np.random.default_rng(0)
+    class_ids = np.repeat(np.arange(20), 100)
+    rows = np.column_stack([class_ids, np.full(2000, 0.9), rng.random((2000, 4))])
+    tracemalloc.start()
+    try:
+        assert verify._difference(rows, rows[::-1]) == 0
+        assert tracemalloc.get_traced_memory()[1] < 20e6  # all pairs would take 160
+    finally:
+        tracemalloc.stop()
+    without = rows[rows[:, 0] != 7]
+    assert verify._difference(rows, without) == np.inf
