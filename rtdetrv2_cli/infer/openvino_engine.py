@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from queue import SimpleQueue
@@ -124,7 +125,7 @@ class _Compiler:
 
     def __init__(self, dtype: str, requests: int, *, is_quantized: bool = False) -> None:
         openvino = import_openvino()
-        self._core = openvino.Core()
+        self._core = core()
         self._version: str = openvino.get_version()
         self.dtype = _dtype_of_quantized(dtype) if is_quantized else self._choose(dtype)
         self._options = {
@@ -227,6 +228,17 @@ def import_openvino() -> Any:
             f"OpenVINO cannot be used here ({error}): pip install openvino, or use --engine torch"
         ) from error
     return openvino
+
+
+@cache
+def core() -> Any:
+    """The one `openvino.Core` of this process, which stays.
+
+    Each gives the process a stack for signals and, where it ends, the one that was before it:
+    of two that do not end in the opposite order the second leaves one that is freed, and the next
+    signal ends the process.
+    """
+    return import_openvino().Core()
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from openvino import Core, Layout, Model, PartialShape, Type, convert_model, save_model
+from openvino import Layout, Model, PartialShape, Type, convert_model, save_model
 from openvino.preprocess import PrePostProcessor
 
+from rtdetrv2_cli.infer.openvino_engine import core
 from rtdetrv2_cli.infer.torch_engine import check_size
 from rtdetrv2_cli.model.deploy import RawNetwork
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
@@ -69,5 +70,5 @@ def save(graph: Model, path: Path, facts: Mapping[str, str]) -> None:
 
 def runner(path: Path) -> Callable[[Sequence[Array]], Sequence[Array]]:
     """The network in a file, on the CPU in float32: arrays by input to arrays by output."""
-    compiled = Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda arrays: [*compiled([*arrays]).values()]

@@ -147,3 +147,20 @@ def test_only_a_graph_s_name_is_that_of_a_quantized_model():
     assert is_quantized("a/b.int8.xml")
     assert is_quantized(Path("b.xml"))
     assert not any(map(is_quantized, ("roadusers", "a.safetensors", Path("b.bin"), None, object())))
+
+
+def test_a_signal_finds_its_stack_after_engines_have_ended(tiny_int8):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from rtdetrv2_cli.infer.openvino_engine import OpenVinoEngine
+seen = []
+signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+first, second = (OpenVinoEngine.of_quantized(Path(sys.argv[1])) for _ in range(2))
+del first
+del second
+os.kill(os.getpid(), signal.SIGTERM)
+assert seen == [signal.SIGTERM]
+"""
+    done = subprocess.run([sys.executable, "-c", code, tiny_int8], timeout=240)
+    assert done.returncode == 0
