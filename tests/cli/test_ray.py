@@ -121,11 +121,13 @@ def test_a_model_that_workers_cannot_load_is_told(cluster, cli, folder, make_pic
     assert "damaged.safetensors" in ended.err
 
 
-def test_local_has_nothing_to_do_with_a_cluster_that_runs_here(cluster, detect, make_picture):
+def test_local_has_nothing_to_do_with_a_cluster_that_runs_here(cluster, make_picture, tiny_weights):
     picture = make_picture("in/0.png")
-    ended = detect(picture, "-o", "out", "--cluster", "local", "--workers", 1)
-    assert ended.code == 0, ended.err
-    assert "1 worker on this machine" in ended.err
+    command = (sys.executable, "-m", "rtdetrv2_cli", "detect", picture, "-m", tiny_weights)
+    where = ("-o", picture.parent / "out", "--cluster", "local", "--workers", "1")
+    ended = subprocess.run([*command, *where], capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 worker on this machine" in ended.stderr
 
 
 @pytest.mark.slow
