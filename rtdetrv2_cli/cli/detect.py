@@ -120,7 +120,7 @@ def detect(
 
     rtdetrv2 detect rtsp://camera/stream --duration 1:00 : a minute of a camera
     """
-    from rtdetrv2_cli.cli import job, resuming, usage, weights
+    from rtdetrv2_cli.cli import job, outputs, resuming, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.cli.settle import settle_existing
     from rtdetrv2_cli.infer.detector import Detector
@@ -257,7 +257,7 @@ def detect(
     job.fit_batch(plan, detector)
     job.check_coco_ids(plan, detector.labels, coco_ids)
     triggers = rec.check_triggers(recording, detector)
-    annotate = job.open_annotator(plan, detector.labels, **drawing)
+    annotate = outputs.open_annotator(plan, detector.labels, **drawing)
     report = job.open_report(plan, detector, context.params)
     following = job.open_following(report, detector, track, zones, trace=trace)
     reached = job.take_up(report, selection, encode, following=following)
@@ -268,7 +268,7 @@ def detect(
         reached=reached,
         live=streaming,
     )
-    sinks = job.open_sinks(report, detector.labels, annotate, encode, streaming)
+    sinks = outputs.open_sinks(report, detector.labels, annotate, encode, streaming)
     if command is not None:
         sinks.append(
             CommandSink(command, detector.labels, every=on_detect_every, timeout=on_detect_timeout)

@@ -20,17 +20,12 @@ from rtdetrv2_cli.errors import DownloadError, UsageError
 from rtdetrv2_cli.infer.detector import CPU_BATCH, GPU_BATCH, Detector, FrameDetector
 from rtdetrv2_cli.infer.engine import many_requests
 from rtdetrv2_cli.labels import COCO_IDS
-from rtdetrv2_cli.media.again.existing import standing
-from rtdetrv2_cli.media.crops import CropSink
-from rtdetrv2_cli.media.encode import DonePart, EncodeOptions, MediaSink
+from rtdetrv2_cli.media.encode import EncodeOptions
 from rtdetrv2_cli.media.encoders import choose_encoder
-from rtdetrv2_cli.media.live.encode import LiveMediaSink
-from rtdetrv2_cli.media.live.options import LiveOptions
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.publish.outlet import choose_live_encoder
-from rtdetrv2_cli.media.publish.sink import PublishSink
 from rtdetrv2_cli.media.selection import Reached, Selection
-from rtdetrv2_cli.media.sink import Annotate, Sink, open_sink
+from rtdetrv2_cli.media.sink import Sink
 from rtdetrv2_cli.media.source import LiveSource, Source
 from rtdetrv2_cli.pipeline import Step, run
 from rtdetrv2_cli.types import Failure, Result, SourceEvent
@@ -41,8 +36,6 @@ if TYPE_CHECKING:
     from rtdetrv2_cli.infer.engine import Engine
     from rtdetrv2_cli.jobs.worker import EngineFacts
     from rtdetrv2_cli.media.convert.convert import CocoIds
-    from rtdetrv2_cli.media.draw import ColorBy
-    from rtdetrv2_cli.media.look import Palette
 
 
 def show(plan: Plan, model: str, *, as_json: bool) -> None:
@@ -223,33 +216,6 @@ def open_report(
     return Report(plan, options, origin, facts, detector.seconds)
 
 
-def open_annotator(
-    plan: Plan,
-    labels: Sequence[str],
-    *,
-    show_labels: bool,
-    show_confidence: bool,
-    line_width: int | None,
-    style: str,
-    palette: "Palette",
-    color_by: "ColorBy" = "class",
-) -> Annotate | None:
-    """What draws, if anything is drawn."""
-    if not plan.draws:
-        return None
-    from rtdetrv2_cli.media.draw import Annotator  # 0.85 s: supervision
-
-    return Annotator(
-        labels,
-        show_labels=show_labels,
-        show_confidence=show_confidence,
-        line_width=line_width,
-        style=style,
-        palette=palette,
-        color_by=color_by,
-    )
-
-
 def floor(track: str | None) -> float | None:
     """From which score on a detector is to give what it finds; None: from that which counts."""
     if track is None:
@@ -324,83 +290,6 @@ def take_up(
         return {}
     report.go_on(resuming.take_up(plan, mark, selection, encode, drawn_from, following))
     return {name: done.reached for name, done in report.plan.progress.items()}
-
-
-def open_sinks(
-    report: Report,
-    labels: Sequence[str],
-    annotate: Annotate | None,
-    encode: EncodeOptions,
-    live: LiveOptions | None = None,
-    *,
-    is_made: bool = False,
-) -> list[Sink]:
-    """Everything that the plan wants written or sent, records first.
-
-    A frame that is in a video is so in every file of records, whenever the run is killed. Where
-    workers have made the pictures and videos already, they are only put in their places.
-    """
-    plan = report.plan
-    sinks: list[Sink] = [
-        open_sink(
-            path,
-            labels=labels,
-            header=report.header,
-            summary=report.summary,
-            kept=None if plan.stdout else _continued(plan, Path(path)),
-            beside=None if plan.stdout else _continued(plan, plan.records[0]),
-            without=plan.redone,
-            until={name: done.reached.index for name, done in plan.progress.items()},
-        )
-        for path in ([STDOUT] if plan.stdout else plan.records)
-    ]
-    if is_made:
-        return [*sinks, *_placing_sinks(report, encode)]
-    if plan.crops is not None:
-        names = [item.name for item in plan.inputs]
-        sinks.append(CropSink(plan.crops, labels, names))
-    if annotate is not None and plan.media:
-        sinks.append(_media_sink(report, annotate, encode))
-    if annotate is not None and plan.published:
-        sending = PublishSink(plan.published, annotate, encode, live)
-        report.summary.outputs = sending.states
-        sinks.append(sending)
-    return sinks
-
-
-def _placing_sinks(report: Report, encode: EncodeOptions) -> Iterator[Sink]:
-    from rtdetrv2_cli.jobs.place import PlacedCrops, PlacedMedia
-
-    plan = report.plan
-    if plan.crops is not None:
-        yield PlacedCrops(plan.crops)
-    if plan.media:
-        run, parts = run_mark(report.header), _done_parts(plan)
-        yield PlacedMedia(plan.media, encode, run=run, parts=parts)
-
-
-def _done_parts(plan: Plan) -> dict[str, DonePart]:
-    return {name: done.part for name, done in plan.progress.items() if done.part}
-
-
-def _media_sink(report: Report, annotate: Annotate, encode: EncodeOptions) -> Sink:
-    plan, profile = report.plan, report.media
-    if plan.is_live:
-        return LiveMediaSink(plan.media, annotate, encode, profile=profile)
-    return MediaSink(
-        plan.media,
-        annotate,
-        encode,
-        profile=profile,
-        run=run_mark(report.header),
-        parts=_done_parts(plan),
-    )
-
-
-def _continued(plan: Plan, records: Path) -> Path | None:
-    if plan.resumes:
-        return standing(records)
-    return records if plan.continues and records.exists() else None
 
 
 def check_coco_ids(plan: Plan, labels: Sequence[str], coco_ids: "CocoIds") -> None:

@@ -105,7 +105,7 @@ def live(
 
     rtdetrv2 live rtsp://a/1 -o rtmp://server/live/cam : sent on, with what was found drawn in
     """
-    from rtdetrv2_cli.cli import job, showing, usage, weights
+    from rtdetrv2_cli.cli import job, outputs, showing, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.cli.settle import settle_existing
     from rtdetrv2_cli.infer.detector import Detector
@@ -195,7 +195,7 @@ def live(
         offline=offline,
     )
     triggers = rec.check_triggers(recording, detector)
-    annotate = job.open_annotator(
+    annotate = outputs.open_annotator(
         plan,
         detector.labels,
         show_labels=labels,
@@ -206,7 +206,7 @@ def live(
         color_by=color_by,
     )
     report = job.open_report(plan, detector, context.params)
-    sinks = job.open_sinks(report, detector.labels, annotate, encode, streaming)
+    sinks = outputs.open_sinks(report, detector.labels, annotate, encode, streaming)
     if command is not None:
         sinks.append(
             CommandSink(command, detector.labels, every=on_detect_every, timeout=on_detect_timeout)

@@ -68,7 +68,7 @@ def render(
     Only frames that are recorded are written: of a run with --start, --end, --vid-stride or --fps
     those that it has looked at, each shown up to the next.
     """
-    from rtdetrv2_cli.cli import job, resuming, usage
+    from rtdetrv2_cli.cli import job, outputs, resuming, usage
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.cli.report import Report, public_options
     from rtdetrv2_cli.cli.settle import settle_existing
@@ -127,7 +127,7 @@ def render(
             hwaccel=hwaccel,
             reached=reached,
         )
-        annotate = job.open_annotator(
+        annotate = outputs.open_annotator(
             plan,
             recorded.labels,
             show_labels=labels,
@@ -141,7 +141,7 @@ def render(
             report,
             replay,
             replay,
-            job.open_sinks(report, recorded.labels, annotate, encode),
+            outputs.open_sinks(report, recorded.labels, annotate, encode),
             max_errors=1 if fail_fast else max_errors,
             shows_progress=console.wants_progress(quiet=quiet, no_progress=no_progress),
             steps=[_open_paths(replay, reached)] if trace else (),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from rtdetrv2_cli.cli import console, job
+from rtdetrv2_cli.cli import console, job, outputs
 from rtdetrv2_cli.cli.console import counted
 from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.cli.report import Report
@@ -135,7 +135,7 @@ def run_together(
     report = job.open_report(plan, team.about, options, team.facts)
     job.take_up(report, setup.selection, setup.encode)
     crew = team.share_out(report.plan)
-    sinks = job.open_sinks(report, team.about.labels, None, setup.encode, is_made=True)
+    sinks = outputs.open_sinks(report, team.about.labels, None, setup.encode, is_made=True)
     code = job.execute(
         report,
         crew,
