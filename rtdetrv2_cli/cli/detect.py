@@ -195,7 +195,12 @@ def detect(
     if part is not None:
         plan = plan.only(part.choose(inputs))
     plan = settle_existing(
-        plan, overwrite=overwrite, skip=skip_existing, resume=resume, retry=retry_failed
+        plan,
+        overwrite=overwrite,
+        skip=skip_existing,
+        resume=resume,
+        retry=retry_failed,
+        dry=dry_run,
     )
     resuming.refuse_changes(plan, job.known_header(plan, model, context.params))
     if dry_run:

@@ -23,6 +23,7 @@ def settle_existing(
     skip: bool = False,
     resume: bool = False,
     retry: bool = False,
+    dry: bool = False,
 ) -> Plan:
     """The plan with the inputs that are done already, or a refusal.
 
@@ -33,6 +34,7 @@ def settle_existing(
             whose frames are in the first record file; but for the one an earlier run broke off.
         resume: The same, where all that is wanted of an input is there; of a killed run, too.
         retry: Pass over all inputs but those that failed in an earlier run.
+        dry: Nothing will be written, so nothing is let go.
 
     Raises:
         UsageError: a file is there, and neither was asked for.
@@ -42,7 +44,8 @@ def settle_existing(
     if not plan.files:
         return plan
     if plan.mirror is not None:
-        plan.mirror.take(plan.kept, anew=overwrite, goes_on=skip or resume or retry)
+        anew, goes_on = overwrite and not dry, skip or resume or retry
+        plan.mirror.take(plan.kept, anew=anew, goes_on=goes_on)
     if skip:
         return _without_done(plan)
     if resume and not plan.is_live:

@@ -108,11 +108,13 @@ class Mirror:
         self._there.check()
         self._listed = self._list()
         versions = {n: self._listed[n].version for n in self._kept if n in self._listed}
-        is_newer_there = versions != self._ledger
-        if anew or (goes_on and is_newer_there):
+        if anew or (goes_on and versions != self._ledger):
             self._clear()
-        for name in self._standing() if goes_on and is_newer_there else ():
-            self.bring(self.folder / name)
+            for name in self._standing() if goes_on else ():
+                self.bring(self.folder / name)
+            # What is here goes on from what is there, be it that it replaces it.
+            self._ledger = versions
+            self._write_ledger()
 
     def bring(self, path: Path) -> None:
         """Has a file that is there, to go on with it; nothing happens where it is not.
@@ -128,7 +130,6 @@ class Mirror:
             os.utime(path, (modified, modified))
         if name in self._kept:
             self._moments[name] = path.stat().st_mtime_ns
-            self._note(name, self._listed[name])
 
     @contextmanager
     def sent(self) -> Iterator[None]:
@@ -197,6 +198,9 @@ class Mirror:
             self._ledger.pop(name, None)
         else:
             self._ledger[name] = stored.version
+        self._write_ledger()
+
+    def _write_ledger(self) -> None:
         with refused(self.folder):
             (self.folder / _LEDGER).write_text(json.dumps(self._ledger), "utf-8")
 

@@ -325,6 +325,26 @@ def memory(tmp_path) -> Iterator[Mirror]:
     system.rm("/place", recursive=True)
 
 
+def test_what_replaces_a_run_and_is_killed_goes_on(detect, folder, store, monkeypatch, machine):
+    """And not the run that it replaces, which is there still; a plan lets nothing go."""
+    url, options = "s3://shelf/replaced", (folder, "--no-media", "--conf", "0.1")
+    assert detect(folder, "--no-media", "-o", url).code == 5
+    before = names(store, url)
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "_finish", end)  # as if killed: nothing is sent any more
+        assert detect(*options, "-o", url, "--overwrite").code == 130
+    assert names(store, url) == before
+    assert detect(*options, "-o", url, "--overwrite", "--dry-run").code == 0
+    outcome = detect(*options, "-o", url, "--resume")
+    assert outcome.code == 5, outcome.err
+    run = here(store, url, "out") / "run.json"
+    assert json.loads(run.read_text())["conf"] == 0.1
+
+
 def test_two_runs_do_not_write_to_one_url(memory, tmp_path):
     other = Mirror("memory://place", tmp_path / "made")
     with pytest.raises(UsageError, match="another run on this machine writes to memory://place"):
