@@ -1,5 +1,7 @@
-"""A long video costs no more memory than a short one."""
+"""A long video costs no more memory than a short one, nor do many pictures more than few."""
 
+import os
+import shutil
 import subprocess
 import sys
 
@@ -23,23 +25,24 @@ def resident():
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * 4096
 
-seen = []
+seen, count = [], 0
 def follow(item):
-    if item.frame.index in (int(sys.argv[3]), int(sys.argv[4])):
+    global count
+    if count in (int(sys.argv[3]), int(sys.argv[4])):
         seen.append(resident())
+    count += 1
 
-clip, out = sys.argv[1:3]
-sinks = [open_sink(f"{out}/{name}", labels=["car"]) for name in ("a.jsonl", "a.csv", "a.mp4")]
-summary = run(open_source(clip), Detector(), sinks, on_item=follow)
+source, out = sys.argv[1:3]
+sinks = [open_sink(f"{out}/{name}", labels=["car"]) for name in ("a.jsonl", "a.csv", sys.argv[5])]
+summary = run(open_source(source), Detector(), sinks, on_item=follow)
 print(summary.frames, seen[1] - seen[0])
 """
 
 
-def growth(make_clip, tmp_path, frames, warm):
+def growth(source, out, count, warm, media):
     """Frames written, and bytes that the process grew by between frame `warm` and the last."""
-    clip = make_clip("long.mp4", frames, sound="aac", options={"preset": "ultrafast"})
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, clip, tmp_path / "out", str(warm), str(frames - 1)],
+        [sys.executable, "-c", SCRIPT, source, out, str(warm), str(count - 1), media],
         capture_output=True,
         text=True,
         check=True,
@@ -47,12 +50,30 @@ def growth(make_clip, tmp_path, frames, warm):
     return [int(number) for number in done.stdout.split()]
 
 
+def growth_in_a_video(make_clip, tmp_path, frames):
+    clip = make_clip("long.mp4", frames, sound="aac", options={"preset": "ultrafast"})
+    return growth(clip, tmp_path / "out", frames, 1000, "a.mp4")
+
+
+def growth_in_pictures(make_picture, tmp_path, pictures, warm):
+    """They are links to a few, for a file has only so many."""
+    picture = make_picture("one.png")
+    for number in range(pictures):
+        place = tmp_path / "in" / f"{number // 1000:03}"
+        if number % 1000 == 0:
+            place.mkdir(parents=True)
+            picture = shutil.copy(picture, place / "0.png")
+        else:
+            os.link(picture, place / f"{number}.png")
+    return growth(tmp_path / "in", tmp_path / "out", pictures, warm, "drawn/")
+
+
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @needs_proc
 def test_memory_does_not_grow_with_the_video(make_clip, tmp_path):
-    frames, grown = growth(make_clip, tmp_path, 3000, 1000)
+    frames, grown = growth_in_a_video(make_clip, tmp_path, 3000)
     assert frames == 3000
     assert grown < 20e6
 
@@ -61,6 +82,22 @@ def test_memory_does_not_grow_with_the_video(make_clip, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_memory_does_not_grow_in_twenty_thousand_frames(make_clip, tmp_path):
-    frames, grown = growth(make_clip, tmp_path, 20_000, 1000)
+    frames, grown = growth_in_a_video(make_clip, tmp_path, 20_000)
     assert frames == 20_000
+    assert grown < 20e6
+
+
+@needs_proc
+def test_memory_does_not_grow_with_the_pictures(make_picture, tmp_path):
+    frames, grown = growth_in_pictures(make_picture, tmp_path, 2000, 1000)
+    assert frames == 2000
+    assert grown < 20e6
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_memory_does_not_grow_in_a_hundred_thousand_pictures(make_picture, tmp_path):
+    frames, grown = growth_in_pictures(make_picture, tmp_path, 100_000, 5000)
+    assert frames == 100_000
     assert grown < 20e6
