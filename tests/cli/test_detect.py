@@ -721,7 +721,7 @@ def test_values_that_the_library_refuses_are_exit_2(
         ("--batch", "0"),
         ("--batch", "many"),
         ("--dtype", "int4"),
-        ("--engine", "tensorrt"),
+        ("--engine", "coreml"),
         ("--vcodec", "h265"),
         ("--preset", "warp"),
         ("--max-errors", "0"),

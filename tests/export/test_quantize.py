@@ -120,7 +120,7 @@ def test_nobody_is_told_and_standard_output_is_for_data(packages, tiny_weights, 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["pictures"] == 1
     lines = done.stderr.splitlines()
-    assert lines[0] == "wrote tiny.int8.xml and tiny.int8.bin"
+    assert "wrote tiny.int8.xml and tiny.int8.bin" in lines
     assert len(lines) <= 3, lines
 
 

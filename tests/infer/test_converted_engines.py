@@ -144,8 +144,7 @@ def test_bf16_is_chosen_only_where_the_cpu_has_instructions_for_it(
 ):
     pytest.importorskip("openvino", reason="needs OpenVINO")
     core = SimpleNamespace(get_property=lambda *_: capabilities.split())
-    openvino = SimpleNamespace(Core=lambda: core, get_version=lambda: "1")
-    monkeypatch.setattr(openvino_engine, "import_openvino", lambda: openvino)
+    monkeypatch.setattr(openvino_engine, "core", lambda: core)
     monkeypatch.setattr(openvino_engine, "emulates_bf16", lambda: emulated)
     assert openvino_engine._Compiler("auto", 1).dtype == dtype
 
