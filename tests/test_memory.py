@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from rtdetrv2_cli import open_sink, open_source, run
+from rtdetrv2_cli.media.source import list_inputs
 from rtdetrv2_cli.types import Detections
 
 class Detector:
@@ -33,8 +34,10 @@ def follow(item):
     count += 1
 
 source, out = sys.argv[1:3]
-sinks = [open_sink(f"{out}/{name}", labels=["car"]) for name in ("a.jsonl", "a.csv", sys.argv[5])]
-summary = run(open_source(source), Detector(), sinks, on_item=follow)
+inputs = list_inputs([source])
+names = ("a.jsonl", "a.csv", sys.argv[5])
+sinks = [open_sink(f"{out}/{name}", labels=["car"], inputs=inputs) for name in names]
+summary = run(open_source(inputs), Detector(), sinks, on_item=follow)
 print(summary.frames, seen[1] - seen[0])
 """
 
