@@ -311,6 +311,8 @@ def plan_run(
 def _mirrored(output: str, shard: Shard | None) -> tuple[str, Mirror]:
     """The folder or file of this disk in place of a URL, and what sends it there."""
     url = output.rstrip("/")
+    if not is_remote(url):
+        raise UsageError(f"{output} names no place: write it as in s3://bucket/folder")
     folder, _, name = url.rpartition("/")
     told = f"{url} {shard}" if shard else url
     here = cache_folder() / "outputs" / sha256(told.encode()).hexdigest()[:_DIGEST]

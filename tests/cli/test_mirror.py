@@ -252,6 +252,7 @@ def test_outputs_in_the_same_place_are_no_inputs(store, picture):
     [
         (("convert", "s3://shelf/x.jsonl", "--to", "csv"), "records are converted on this disk"),
         (("convert", "x.jsonl", "--to", "csv", "-o", "s3://shelf/x"), "fetch them first"),
+        (("detect", "in", "-o", "s3://"), "s3:// names no place"),
         (("render", "s3://shelf/x.jsonl", "in"), "RECORDS must be on this disk"),
         (
             ("detect", "lavfi:testsrc", "--record", "s3://shelf/x", "-o", "-"),

@@ -7,6 +7,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from PIL import Image
 
 from rtdetrv2_cli.allocator import keep_freed_pictures
@@ -36,8 +37,6 @@ def open_engine_alone(job: Job) -> Opened:
     count, size = len(job.pictures), detector.batch_size
 
     def batches(count: int) -> Any:
-        import numpy as np
-
         for some in batched(islice(cycle(ready), count), size):
             # in memory as `preprocess` lays them
             rows = [pixels.transpose(0, 2, 3, 1) for pixels in some]
