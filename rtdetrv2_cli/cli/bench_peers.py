@@ -13,7 +13,9 @@ from rtdetrv2_cli.cli.networks import listed, untrained_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rtdetrv2_cli.bench.peers.job import Job
     from rtdetrv2_cli.bench.peers.measure import Turns, Way
+    from rtdetrv2_cli.model.checkpoint import LoadedModel
 
 
 @configured
@@ -57,7 +59,7 @@ def peers(
     from tempfile import TemporaryDirectory
 
     from rtdetrv2_cli import hub
-    from rtdetrv2_cli.bench.peers.measure import COLD, PARTS, measure
+    from rtdetrv2_cli.bench.peers.measure import COLD, PARTS, QUANTIZED, measure
     from rtdetrv2_cli.bench.peers.pictures import make_pictures, take_pictures
     from rtdetrv2_cli.bench.peers.prepare import prepare
     from rtdetrv2_cli.cli import weights
@@ -81,6 +83,8 @@ def peers(
             make_pictures(Path(job.folder), pictures)
         else:
             take_pictures(folder, Path(job.folder), pictures)
+        if any(way.label == QUANTIZED for way in ways):
+            job = _quantized(loaded, job)
         turns = measure([*ways, *PARTS], job, rounds, refused)
         cold_turns = measure(COLD, job.first(), rounds, refused) if cold else []
         own = {way.label for way in PARTS}
@@ -103,6 +107,18 @@ def peers(
         console.print_data(content)
     else:
         _show(content)
+
+
+def _quantized(loaded: "LoadedModel", job: "Job") -> "Job":
+    """The job with the network in int8, too, where that can be made here."""
+    from rtdetrv2_cli.bench.peers.prepare import quantize
+    from rtdetrv2_cli.errors import RtDetrV2Error
+
+    try:
+        return quantize(loaded, job)
+    except RtDetrV2Error as error:
+        console.log.warning("%s", error)
+        return job
 
 
 def _chosen(names: str | None) -> "list[Way]":

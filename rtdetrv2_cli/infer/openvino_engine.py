@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rtdetrv2_cli.model.checkpoint import LoadedModel
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 """Raise it when another graph is made of the same weights: kept ones are then not used any more."""
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", quantized.DTYPE: "f32"}

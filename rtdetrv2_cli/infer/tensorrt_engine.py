@@ -23,7 +23,7 @@ from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.types import Image, Size
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Raise it when another graph is made of the same weights: kept ones are then not used any more."""
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

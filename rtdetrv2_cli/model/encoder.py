@@ -58,7 +58,10 @@ class HybridEncoder(nn.Module):
         maps = [project(x) for project, x in zip(self.input_proj, maps, strict=True)]
         for level, attend in zip(self.attended_levels, self.encoder, strict=True):
             maps[level] = attend(maps[level], self.temperature)
+        return self._mixed(maps)
 
+    def _mixed(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Up and down across the scales."""
         *lower, top = maps
         passed = []  # from coarse to fine, as the bottom-up path wants them back
         for lateral, fuse in zip(self.lateral_convs, self.fpn_blocks, strict=True):

@@ -92,20 +92,22 @@ def test_int8_is_measured_beside_what_it_was_made_of(cli, tiny_weights, tiny_int
 
 
 def test_peers_are_compared_and_the_command_with_what_it_is_made_of(cli, tiny_weights, tmp_path):
-    options = ("--peers", "libreyolo,rtdetrv2", "--pictures", 3, "--rounds", 1, "--dtype", "fp32")
+    options = ("--peers", "libreyolo,rtdetrv2,quantized", "--pictures", 3, "--rounds", 1)
+    options += ("--dtype", "fp32")
     output = ("--json", "--chart", tmp_path / "peers.png")
     result = cli("bench", "peers", "-m", tiny_weights, *options, *output)
     assert result.code == 0, result.err
     assert "LibreYOLO, predict is left out: it has no network equal" in result.err
     figures = json.loads(result.out)
     names = [way["name"] for way in figures["ways"]]
-    assert names[0] == "rtdetrv2 detect"
-    assert names[1:] == [
+    assert names[:2] == ["rtdetrv2 detect", "rtdetrv2 detect, quantized"]
+    assert names[2:] == [
         "rtdetrv2, the engine alone",
         "rtdetrv2, all but the engine",
         "Pillow, decode and resize",
     ]
-    assert figures["ways"][0]["precision"] == "fp32"
+    assert [way["precision"] for way in figures["ways"][:2]] == ["fp32", "int8"]
+    assert [way["batch"] for way in figures["ways"][:2]] == [3, 3]  # all there are
     assert all(way["pictures_per_second"] > 0 for way in figures["ways"])
     assert (figures["pictures"], figures["cold"]) == (3, [])
     assert "rtdetrv2 detect, beside what" in next(iter(figures["ratios"]))

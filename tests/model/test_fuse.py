@@ -72,6 +72,7 @@ def test_no_norm_and_no_branch_is_left(model):
     before = sum(isinstance(m, nn.Conv2d) for m in model.modules())
     repvgg = 12  # 3 blocks in each of 4 fusions
     added = 3 * model.config.evaluated_layers  # a projection to values at each of 3 levels
+    added += 8 - 2  # one for each map of 8 pairs, two of which take a projection with them
     assert len(convolutions) == before - repvgg + added
     assert not any(p.requires_grad for p in fused.parameters())
 
@@ -87,6 +88,17 @@ def test_the_original_stays_as_it_is(tiny_config, randomise):
 
 def test_every_activation_survives_fusion(tiny_config, randomise, picture, aligned):
     config = replace(tiny_config, activation_function="gelu", hidden_expansion=1.0)
+    model = randomise(RtDetrV2ForObjectDetection(config), size=(64, 64)).double()
+    x = picture(64, 64).double()
+    logits, _, _ = aligned(*_answers(fuse(model), x), *_answers(model, x))
+    assert logits.max() < 1e-8
+
+
+@pytest.mark.parametrize("levels", [(), (1,), (0, 2)])
+def test_maps_that_attention_changes_are_projected_before_it(
+    tiny_config, randomise, picture, aligned, levels
+):
+    config = replace(tiny_config, encode_proj_layers=levels)
     model = randomise(RtDetrV2ForObjectDetection(config), size=(64, 64)).double()
     x = picture(64, 64).double()
     logits, _, _ = aligned(*_answers(fuse(model), x), *_answers(model, x))

@@ -7,11 +7,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from rtdetrv2_cli.bench.peers.job import Job, NotComparableError, Opened, Turn
+
+_SEVERAL: Final = 16
+"""Pictures that fill the command's batches."""
 
 
 def open_command(job: Job) -> Opened:
@@ -21,8 +25,8 @@ def open_command(job: Job) -> Opened:
     takes, which is all but loading.
     """
     single, count = job.first().folder, len(job.pictures)
-    _command(job, single)  # converts the network
-    told, alone = _command(job, single)
+    told, _ = _command(job, job.first(_SEVERAL).folder)  # converts the network, too
+    _, alone = _command(job, single)
 
     def detect() -> Turn:
         _, turn = _command(job, job.folder)
@@ -30,6 +34,13 @@ def open_command(job: Job) -> Opened:
         return Turn(turn.seconds, max(0.0, share), turn.peak_bytes)
 
     return Opened(detect, str(told["dtype"]), int(told["batch"]))
+
+
+def open_quantized_command(job: Job) -> Opened:
+    """The same with the network in int8."""
+    if not job.quantized:
+        raise NotComparableError("the network was not quantized")
+    return open_command(replace(job, weights=job.quantized, dtype="auto"))
 
 
 def _command(job: Job, folder: str) -> tuple[dict[str, Any], Turn]:

@@ -28,6 +28,8 @@ class Job:
     """A file exported from transformers' model."""
     official: str = ""
     """A file as the authors of RT-DETRv2 write it: the same weights."""
+    quantized: str = ""
+    """A file of this package's in int8, made of the same weights."""
     variant: str = ""
     """Name of the published network whose structure it has."""
 
@@ -35,13 +37,13 @@ class Job:
     def pictures(self) -> list[Path]:
         return sorted(Path(self.folder).iterdir())
 
-    def first(self) -> Self:
-        """The same of one picture."""
-        single = Path(self.scratch, "single")
-        single.mkdir()
-        path = self.pictures[0]
-        (single / path.name).write_bytes(path.read_bytes())
-        return replace(self, folder=str(single))
+    def first(self, count: int = 1) -> Self:
+        """The same of one picture, or some."""
+        some = Path(self.scratch, f"first-{count}")
+        some.mkdir()
+        for path in self.pictures[:count]:
+            (some / path.name).write_bytes(path.read_bytes())
+        return replace(self, folder=str(some))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

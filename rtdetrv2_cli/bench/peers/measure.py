@@ -29,6 +29,7 @@ class Way:
 _HERE: Final = __package__
 
 COMMAND: Final = "rtdetrv2 detect"
+QUANTIZED: Final = "rtdetrv2 detect, quantized"
 ENGINE: Final = "rtdetrv2, the engine alone"
 STAGES: Final = "rtdetrv2, all but the engine"
 LOOP: Final = "Pillow, decode and resize"
@@ -42,6 +43,7 @@ WAYS: Final = (
     Way("ultralytics", "Ultralytics, predict", f"{_HERE}.others:open_ultralytics"),
     Way("libreyolo", "LibreYOLO, predict", f"{_HERE}.others:open_libreyolo"),
     Way("rtdetrv2", COMMAND, f"{_HERE}.command:open_command"),
+    Way("quantized", QUANTIZED, f"{_HERE}.command:open_quantized_command"),
 )
 """What may be compared, the one that all are compared with first."""
 

@@ -5,15 +5,21 @@ import warnings
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from rtdetrv2_cli.bench.peers.job import Job
 from rtdetrv2_cli.errors import CheckpointError
+from rtdetrv2_cli.infer.preprocess import preprocess
+from rtdetrv2_cli.media.source import open_source
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
+from rtdetrv2_cli.types import Frame, Size
+
+_CALIBRATING: Final = 8
+"""Pictures: which ones, and how many, does not change what the network costs."""
 
 
 def prepare(loaded: LoadedModel, scratch: Path, variant: str, dtype: str) -> Job:
@@ -37,6 +43,23 @@ def prepare(loaded: LoadedModel, scratch: Path, variant: str, dtype: str) -> Job
     return replace(
         job, official=str(official), transformers=folder, onnx=str(graph) if exports else ""
     )
+
+
+def quantize(loaded: LoadedModel, job: Job) -> Job:
+    """The same job with the network in int8, too, calibrated with a few of its pictures.
+
+    Raises:
+        UsageError: what quantizes is not installed.
+        ModelError: it finds something else then.
+    """
+    from rtdetrv2_cli.export import quantize
+
+    size = Size(job.height, job.width)
+    pictures = open_source(job.first(_CALIBRATING).folder).frames()
+    frames = [item for item in pictures if isinstance(item, Frame)]
+    path = Path(job.scratch, "quantized.xml")
+    quantize.quantize(loaded, preprocess(frames, size).pixels, path, size=size)
+    return replace(job, quantized=str(path))
 
 
 class _Tensors(nn.Module):

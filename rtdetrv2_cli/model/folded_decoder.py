@@ -6,6 +6,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn, unflatten
 
+from rtdetrv2_cli.model.affine import Affine, affine_of, after, convolution
 from rtdetrv2_cli.model.decoder import (
     Decoder,
     DecoderLayer,
@@ -15,9 +16,6 @@ from rtdetrv2_cli.model.decoder import (
     make_anchors,
 )
 from rtdetrv2_cli.model.layers import widened
-
-Affine = tuple[Tensor, Tensor]
-"""Float64 matrix [o, i] and bias [o]."""
 
 
 class FoldedDecoder(Decoder):
@@ -29,11 +27,11 @@ class FoldedDecoder(Decoder):
 
     Args:
         decoder: What it is made of; modules are shared, and it stays as it is.
-        projections: What each level's `input_proj` does.
     """
 
-    def __init__(self, decoder: Decoder, projections: Sequence[Affine]) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         nn.Module.__init__(self)
+        projections = [*map(affine_of, decoder.input_proj)]
         self.register_buffer("anchors", None)
         self.register_buffer("valid", None)
         self.num_queries, self.rank = decoder.num_queries, decoder.rank
@@ -95,16 +93,8 @@ def _layer(module: nn.Module) -> DecoderLayer:
 
 def _after(projections: Sequence[Affine], linear: nn.Linear) -> nn.ModuleList:
     """A 1x1 convolution for each level: its projection and then `linear`."""
-    weight, bias = (x.detach().double() for x in (linear.weight, linear.bias))
+    weight, bias = linear.weight.detach().double(), linear.bias.detach().double()
     return nn.ModuleList(
-        _convolution(weight @ matrix, weight @ shift + bias, like=linear.weight)
-        for matrix, shift in projections
+        convolution(after(projection, (weight, bias)), like=linear.weight)
+        for projection in projections
     )
-
-
-def _convolution(weight: Tensor, bias: Tensor, *, like: Tensor) -> nn.Conv2d:
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, device=like.device, dtype=like.dtype)
-    with torch.no_grad():
-        conv.weight.copy_(weight[:, :, None, None])
-        conv.bias.copy_(bias)  # type: ignore[union-attr]  # it has one
-    return conv

@@ -1,0 +1,155 @@
+"""What our graph gains over the one that transformers' network becomes, and what is left to gain.
+
+    python tests/benchmarks/graph_speed.py [--model r18vd] [--rounds 20] [--threads 2]
+
+Both networks have the same random weights, which cost what trained ones do. OpenVINO runs both, in
+float32, in bf16 where the CPU has it, and in int8: ours as `rtdetrv2 quantize` makes it, the other
+as NNCF makes it by itself. Beside them, in each precision, stand 3x3 convolutions alone, which is
+about the best that this CPU can do: at their rate the network would take its floating-point
+operations, the ceiling. All take turns, one picture at a time, so that a busy machine slows them
+alike; the median of each is compared. It needs rtdetrv2[quantize] and transformers, and some
+minutes.
+"""
+
+import argparse
+import sys
+import warnings
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rtdetrv2_cli import RtDetrV2Config, RtDetrV2ForObjectDetection
+from rtdetrv2_cli.export.quantize import int8_graph
+from rtdetrv2_cli.infer.openvino_engine import core, import_openvino
+from rtdetrv2_cli.infer.openvino_graph import raw_graph
+from rtdetrv2_cli.machine import emulates_bf16
+from rtdetrv2_cli.types import Size
+
+CALIBRATION = 4
+"""Pictures of noise: what they are of does not change what it costs."""
+WARM_UP_ROUNDS = 4
+PEAK = (256, 80, 4)
+"""Channels, side of the map and number of the convolutions alone."""
+
+OURS, THEIRS, CEILING = "ours", "transformers'", "convolutions alone"
+
+
+class Raw(torch.nn.Module):
+    """transformers' network as tensors in, tensors out."""
+
+    def __init__(self, network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        answer = self.network(images)
+        return answer.logits, answer.pred_boxes
+
+
+def converted(module: torch.nn.Module, example: torch.Tensor):
+    openvino = import_openvino()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing, and of what transformers deprecates
+        traced = torch.jit.trace(module, example, check_trace=False)
+    return openvino.convert_model(traced, input=[*example.shape], example_input=example)
+
+
+def theirs(model: RtDetrV2ForObjectDetection, example: torch.Tensor):
+    """The graph that OpenVINO makes of transformers' network with the same weights."""
+    from transformers import RTDetrV2ForObjectDetection
+
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        network = RTDetrV2ForObjectDetection.from_pretrained(folder).eval()
+    return converted(Raw(network), example)
+
+
+def operations(module: torch.nn.Module, example: torch.Tensor) -> float:
+    """Of floating point, a multiplication and an addition being two."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(example)
+    return counter.get_total_flops()
+
+
+def quantized(graph, samples: list[np.ndarray]):
+    import nncf
+
+    return nncf.quantize(graph, nncf.Dataset(samples), subset_size=len(samples))
+
+
+def compiled(graph, threads: int, precision: str):
+    hint = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}[precision]
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+    return core().compile_model(graph, "CPU", options | {"NUM_STREAMS": 1}).create_infer_request()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="r18vd")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.manual_seed(0)
+    model = RtDetrV2ForObjectDetection(RtDetrV2Config.from_preset(asked.model)).eval()
+    size = Size(*model.config.image_size)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (CALIBRATION, *size, 3), np.uint8).transpose(0, 3, 1, 2)
+    floats = np.ascontiguousarray(pixels).astype(np.float32) / 255
+    channels, side, count = PEAK
+    convolutions = torch.nn.Sequential(
+        *(torch.nn.Conv2d(channels, channels, 3, padding=1) for _ in range(count))
+    )
+    noise = torch.rand(1, channels, side, side)
+
+    graphs = {
+        THEIRS: theirs(model, torch.rand(1, 3, *size)),
+        OURS: raw_graph(model, size),
+        CEILING: converted(convolutions, noise),
+    }
+    inputs = {
+        THEIRS: floats[:1],
+        OURS: np.ascontiguousarray(pixels[:1].transpose(0, 2, 3, 1)),
+        CEILING: noise.numpy(),
+    }
+    print("quantizing", file=sys.stderr)
+    in_int8 = {
+        THEIRS: quantized(graphs[THEIRS], [floats[i : i + 1] for i in range(CALIBRATION)]),
+        OURS: int8_graph(graphs[OURS], pixels),
+        CEILING: quantized(graphs[CEILING], [noise.numpy()]),
+    }
+    has_bf16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precisions = ["fp32", *(["bf16"] if has_bf16 and not emulates_bf16() else []), "int8"]
+    requests = {
+        (precision, name): compiled(graph, asked.threads, precision)
+        for precision in precisions
+        for name, graph in (in_int8 if precision == "int8" else graphs).items()
+    }
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in requests}
+    for turn in range(asked.rounds + WARM_UP_ROUNDS):
+        for key, request in requests.items():
+            start = perf_counter()
+            request.infer([inputs[key[1]]])
+            if turn >= WARM_UP_ROUNDS:
+                times[key].append(perf_counter() - start)
+
+    needed = operations(model, torch.rand(1, 3, *size))
+    share = needed / operations(convolutions, noise)
+    print(f"{asked.model}, {needed / 1e9:.1f} GFLOP, {asked.threads} threads,", end=" ")
+    print(f"median of {asked.rounds} turns; ms of a picture:\n")
+    print("precision   transformers'      ours   gain   ceiling   ours of it")
+    for precision in precisions:
+        other, own, alone = (median(times[precision, name]) for name in (THEIRS, OURS, CEILING))
+        ceiling = share * alone
+        print(
+            f"{precision:9}   {1000 * other:13.1f}   {1000 * own:7.1f}   {other / own:4.2f}"
+            f"   {1000 * ceiling:7.1f}   {ceiling / own:10.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
