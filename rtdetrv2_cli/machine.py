@@ -14,9 +14,9 @@ _NVIDIA = ("dev/nvidiactl", "usr/lib/wsl/lib/libcuda.so.1")
 _DRIVERS = {"rocm": ("dev/kfd",), "xpu": ("dev/dri",)}
 """What shows on Linux that there is hardware, by what PyTorch was built for; else NVIDIA's."""
 
-
-_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
-"""Flags of processors that compute in it: of x86, and the last of ARM."""
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+"""What x86, and the last ARM, call arithmetic in bf16; without it a CPU emulates it, slower than
+float32."""
 
 _granted_here: int | None = None
 """Cores that whoever has started this process has left to it; None: all."""
@@ -86,7 +86,7 @@ def may_have_accelerator(root: Path = Path("/")) -> bool:
 def emulates_bf16(path: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether this CPU says that it has no instructions for bf16; where none says so, it may."""
     flags = re.search(r"^(?:flags|Features)\s*: (.+)$", _text(path), re.MULTILINE)
-    return flags is not None and not {*_BF16} & {*flags[1].split()}
+    return flags is not None and not {*BF16_INSTRUCTIONS} & {*flags[1].split()}
 
 
 def processor(path: Path = Path("/proc/cpuinfo")) -> str:

@@ -47,6 +47,28 @@ class SourceInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DevicePlanes:
+    """An upright picture where a decoder has left it, in a device's memory, laid out as NV12.
+
+    Its planes speak DLPack, and keep the picture where it is.
+    """
+
+    size: Size
+    luma: Any
+    """uint8 [height, width]."""
+    chroma: Any
+    """uint8 [height/2, width/2, 2], differences of blue and of red."""
+    weights: tuple[float, float, float]
+    """What red, green and blue count in the luma."""
+    limited: bool
+    """Whether black and white are 16 and 235, not 0 and 255."""
+
+
+Picture = Image | DevicePlanes
+"""In the host's memory, or in a device's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Arrival:
     """When a frame of a live stream came."""
 
@@ -85,6 +107,8 @@ class Frame:
     """The upright planes that the picture is made of, for a writer that knows their type."""
     channels: Callable[[], Channels] | None = field(default=None, repr=False)
     """Makes the same picture in three parts, where that is quicker than `image`."""
+    on_device: DevicePlanes | None = field(default=None, repr=False)
+    """The same picture in a device's memory, if it is there: `image` fetches it."""
     converted_from: str | None = None
     """`pq`, `hlg` or `bt2020` where the picture has been converted to BT.709 SDR."""
     arrival: Arrival | None = None

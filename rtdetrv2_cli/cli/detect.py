@@ -269,7 +269,7 @@ def detect(
     source = open_source(
         plan.todo,
         **asdict(selection),
-        **reading,
+        **reading | {"hwaccel": job.decoding(plan, hwaccel, detector)},
         reached=reached,
         live=streaming,
     )

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from rtdetrv2_cli.infer.engine import many_requests
 from rtdetrv2_cli.labels import COCO_IDS
 from rtdetrv2_cli.media.encode import EncodeOptions
 from rtdetrv2_cli.media.encoders import choose_encoder
+from rtdetrv2_cli.media.hardware import Hardware
 from rtdetrv2_cli.media.paths import CONTAINERS
 from rtdetrv2_cli.media.publish.outlet import choose_live_encoder
 from rtdetrv2_cli.media.selection import Reached, Selection
@@ -153,6 +155,18 @@ def requests_at_once(
     size = batch if isinstance(batch, int) else CPU_BATCH
     few = len(plan.inputs) <= size and _reads_pictures(plan)
     return 1 if plan.is_live or few else many_requests(cores)
+
+
+def decoding(plan: Plan, hwaccel: str, detector: Detector) -> Hardware:
+    """Where videos are decoded; on a GPU their pictures stay there if only its network wants them.
+
+    Raises:
+        UsageError: There is no such kind of hardware.
+    """
+    gpu = re.fullmatch(r"cuda:(\d+)", detector.engine.device)
+    if gpu is None or plan.draws or plan.crops is not None:
+        return Hardware(hwaccel)
+    return Hardware(hwaccel, stays_on=int(gpu[1]))
 
 
 def fit_batch(plan: Plan, detector: Detector) -> None:

@@ -22,6 +22,7 @@ from rtdetrv2_cli.types import (
     Failure,
     Frame,
     Image,
+    Picture,
     Result,
     Size,
     SourceEvent,
@@ -32,7 +33,7 @@ DEFAULT_MODEL = "roadusers"
 DEFAULT_CONFIDENCE = 0.5
 """For models that recommend none."""
 
-CPU_BATCH = 4
+CPU_BATCH = 2
 GPU_BATCH = 16
 """Pictures at once where nobody says how many."""
 _MOST_BESIDE = 4
@@ -206,7 +207,8 @@ class Detector:
         black = np.zeros((missing, *engine.size, 3), np.uint8)
         if isinstance(engine, Stretching):
             with clock(taken, "preprocess"):
-                images = [*(picture.image for picture in pictures), *black]
+                images: list[Picture] = [_where_it_is(picture) for picture in pictures]
+                images += [*black]
             with clock(taken, "infer"):
                 prediction = engine.stretched(images)
         else:
@@ -349,6 +351,10 @@ def _batch(wish: int | Literal["auto"] | None, engine: Engine) -> int:
     if {*engine.device.split(",")} == {"cpu"}:
         return CPU_BATCH
     return GPU_BATCH if wish is None else best_batch(engine)
+
+
+def _where_it_is(frame: Frame) -> Picture:
+    return frame.image if frame.on_device is None else frame.on_device
 
 
 def _as_frame(picture: Frame | Image) -> Frame:

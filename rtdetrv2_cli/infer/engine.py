@@ -16,7 +16,7 @@ from rtdetrv2_cli.errors import ConversionError, ModelError, UsageError
 from rtdetrv2_cli.infer import quantized
 from rtdetrv2_cli.machine import available_cores, may_have_accelerator
 from rtdetrv2_cli.model.info import ModelInfo
-from rtdetrv2_cli.types import Image, Size
+from rtdetrv2_cli.types import Picture, Size
 
 if TYPE_CHECKING:
     from rtdetrv2_cli.model.checkpoint import LoadedModel
@@ -127,8 +127,8 @@ class Engine(Protocol):
 class Stretching(Protocol):
     """What an engine has besides if its device stretches pictures quicker than a core does."""
 
-    def stretched(self, pictures: Sequence[Image]) -> Prediction:
-        """Stretches uint8 RGB [h, w, 3] of any sizes, as `preprocess` does, and runs them."""
+    def stretched(self, pictures: Sequence[Picture]) -> Prediction:
+        """Stretches pictures of any sizes, as `preprocess` does, and runs them."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Pictures to a device and answers back: one batch is on its way while another computes.
 
-Knows no network and no frame.
+Knows no network and no video.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from rtdetrv2_cli.infer import preprocess
 from rtdetrv2_cli.infer.captured import Network
-from rtdetrv2_cli.types import Image, Size
+from rtdetrv2_cli.types import DevicePlanes, Image, Picture, Size
 
 LANES: Final = 2
 """Batches under way at once: one computes, one is copied."""
@@ -53,9 +54,12 @@ class Shuttle:
 
     @torch.inference_mode()
     def __call__(
-        self, pictures: Sequence[Image]
+        self, pictures: Sequence[Picture]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits [b, q, c] and boxes [b, q, 4] of uint8 RGB [h, w, 3] of any sizes."""
+        """Logits [b, q, c] and boxes [b, q, 4] of pictures of any sizes.
+
+        Those in a device's memory must stay there until the answer has come.
+        """
         lane = self._idle.get()
         try:
             batch = lane.upload(pictures)
@@ -87,6 +91,11 @@ class _Queues:
         blocking = {"blocking": True} if self.device.type == "cuda" else {}
         return self._module.Event(**blocking)
 
+    def wait_for_decoders(self, stream: Any) -> None:
+        """Lets `stream` wait for pictures that are being decoded, on the stream FFmpeg uses."""
+        if self.device.type == "cuda":
+            stream.wait_stream(torch.cuda.default_stream(self.device))
+
     def on(self, stream: Any) -> Any:
         """A context in which work is put into `stream`."""
         return self._module.stream(stream)
@@ -102,16 +111,27 @@ class _Lane:
         self.done = queues.event()
         """Whatever was asked for last."""
 
-    def upload(self, pictures: Sequence[Image]) -> Tensor:
+    def upload(self, pictures: Sequence[Picture]) -> Tensor:
         """The pictures on the device, uint8 [b, *size, 3]; not yet there until `done`."""
         shape = (len(pictures), *self._size, 3)
         with self._queues.on(self._stream):
+            self._queues.wait_for_decoders(self._stream)
             batch = torch.empty(shape, dtype=torch.uint8, device=self._queues.device)
             for row, picture in zip(batch, pictures, strict=True):
-                sent = next(self._stages).send(_reachable(picture, self._size), self._stream)
-                row.copy_(stretched(sent[None], self._size)[0])
+                row.copy_(stretched(self._sent(picture)[None], self._size)[0])
         self.done.record(self._stream)
         return batch
+
+    def _sent(self, picture: Picture) -> Tensor:
+        """A picture on the device, stretched already if the device cannot."""
+        is_reachable = _is_reachable(picture, self._size)
+        if isinstance(picture, DevicePlanes):
+            there = rgb_of(picture).to(self._queues.device)
+            if is_reachable:
+                return there
+            picture = there.cpu().numpy()
+        here = picture if is_reachable else preprocess.stretch(picture, self._size)
+        return next(self._stages).send(here, self._stream)
 
     def download(self, tensors: Sequence[Tensor]) -> list[NDArray[np.float32]]:
         """Waits for them."""
@@ -163,7 +183,28 @@ def stretched(pictures: Tensor, size: Size) -> Tensor:
     return resized.add_(0.5).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _reachable(picture: Image, size: Size) -> Image:
-    """The picture, unless it is too large for `stretched` on a device: then it is of `size`."""
-    shrunk = max(side / target for side, target in zip(picture.shape, size, strict=False))
-    return preprocess.stretch(picture, size) if shrunk > _MOST_SHRUNK else picture
+def rgb_of(planes: DevicePlanes) -> Tensor:
+    """uint8 RGB [height, width, 3] where the planes are.
+
+    Within two levels of what swscale makes of the same planes: each difference of colour stands for
+    four pixels, and what is beyond the point is dropped.
+    """
+    # Asked for by itself, it is not told of a stream, which PyAV's planes refuse.
+    luma, chroma = (
+        from_dlpack(plane.__dlpack__()).float() for plane in (planes.luma, planes.chroma)
+    )
+    black, scale, colour_scale = (16, 255 / 219, 255 / 224) if planes.limited else (0, 1, 1)
+    red, green, blue = planes.weights
+    grey = (luma - black) * scale
+    differences = ((chroma - 128) * (2 * colour_scale)).repeat_interleave(2, 0)
+    to_blue, to_red = differences.repeat_interleave(2, 1).unbind(-1)
+    to_blue, to_red = to_blue * (1 - blue), to_red * (1 - red)
+    to_green = -(red * to_red + blue * to_blue) / green
+    rgb = torch.stack([grey + to_red, grey + to_green, grey + to_blue], dim=-1)
+    return rgb.clamp_(0, 255).to(torch.uint8)
+
+
+def _is_reachable(picture: Picture, size: Size) -> bool:
+    """Whether `stretched` makes it of `size` on a device: not if it is far too large."""
+    own = picture.size if isinstance(picture, DevicePlanes) else picture.shape
+    return all(side <= _MOST_SHRUNK * target for side, target in zip(own, size, strict=False))

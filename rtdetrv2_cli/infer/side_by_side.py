@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rtdetrv2_cli.errors import DeviceError
 from rtdetrv2_cli.infer.engine import Engine, Prediction, Stretching
-from rtdetrv2_cli.types import Image
+from rtdetrv2_cli.types import Picture
 
 
 def side_by_side(engines: Sequence[Engine]) -> "SideBySide":
@@ -72,7 +72,7 @@ class SideBySide:
 class StretchingSideBySide(SideBySide):
     """The same of engines that stretch pictures themselves."""
 
-    def stretched(self, pictures: Sequence[Image]) -> Prediction:
+    def stretched(self, pictures: Sequence[Picture]) -> Prediction:
         """As `__call__`, of pictures of any sizes."""
         with self._idle_engine() as engine:
             assert isinstance(engine, Stretching)

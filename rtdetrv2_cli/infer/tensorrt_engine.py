@@ -21,7 +21,7 @@ from rtdetrv2_cli.infer.tensorrt_plan import BATCHES, Plan, build, import_tensor
 from rtdetrv2_cli.infer.torch_engine import choose_device, choose_dtype
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
-from rtdetrv2_cli.types import Image, Size
+from rtdetrv2_cli.types import Picture, Size
 
 GRAPH_VERSION = 2
 """Raise it when another graph is made of the same weights: kept ones are then not used any more."""
@@ -87,8 +87,8 @@ class TensorRtEngine(ConvertedEngine):
         place.write(made, facts)
         return cls(_ready(made, where, facts), facts, where, precision, requests)
 
-    def stretched(self, pictures: Sequence[Image]) -> Prediction:
-        """Stretches uint8 RGB [h, w, 3] of any sizes on the GPU, and runs them.
+    def stretched(self, pictures: Sequence[Picture]) -> Prediction:
+        """Stretches pictures of any sizes on the GPU, and runs them.
 
         Raises:
             DeviceError: the GPU has too little memory, or fails.

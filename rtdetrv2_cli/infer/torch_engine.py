@@ -14,28 +14,26 @@ from rtdetrv2_cli.errors import DeviceError, UsageError
 from rtdetrv2_cli.infer.captured import Captured
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.shuttle import LANES, Shuttle
-from rtdetrv2_cli.machine import available_cores
+from rtdetrv2_cli.machine import BF16_INSTRUCTIONS, available_cores
 from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.model.fuse import fuse
 from rtdetrv2_cli.model.rtdetr import positions
-from rtdetrv2_cli.types import Image, Size
+from rtdetrv2_cli.types import Picture, Size
 
 _log = logging.getLogger(__name__)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
-"""What x86 and ARM call bfloat16 arithmetic; without it a CPU emulates it, slower than float32."""
 _INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm", "dot")
-"""The same for int8."""
+"""What x86 and ARM call sums of products of int8, by PyTorch's names."""
 
 
 _QUICK_IN_FP16 = (7, 0)
 """CUDA's compute capability from which there are tensor cores; before it many compute slower in
 fp16 than in fp32."""
 
-_Pictures = NDArray[np.uint8] | Sequence[Image]
+_Pictures = NDArray[np.uint8] | Sequence[Picture]
 _Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
@@ -194,8 +192,8 @@ class AcceleratedEngine(TorchEngine):
         """As of a CPU."""
         return self.stretched([*pixels.transpose(0, 2, 3, 1)])
 
-    def stretched(self, pictures: Sequence[Image]) -> Prediction:
-        """Stretches uint8 RGB [h, w, 3] of any sizes on the device, and runs them.
+    def stretched(self, pictures: Sequence[Picture]) -> Prediction:
+        """Stretches pictures of any sizes on the device, and runs them.
 
         Raises:
             DeviceError: not even one picture fits into the device's memory.
@@ -306,7 +304,7 @@ def choose_dtype(text: str, device: torch.device) -> str:
 
 
 def _cpu_has_bf16() -> bool:
-    return _cpu_has_any(_BF16_INSTRUCTIONS)
+    return _cpu_has_any(BF16_INSTRUCTIONS)
 
 
 def cpu_has_int8() -> bool:

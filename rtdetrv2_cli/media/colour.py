@@ -10,7 +10,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from rtdetrv2_cli.media.tone_map import Light, to_sdr
-from rtdetrv2_cli.types import Channels, Image
+from rtdetrv2_cli.types import Channels, DevicePlanes, Image, Size
 
 # Values of ITU-T H.273, which FFmpeg, the containers and the codecs share.
 _RGB, _BT709, _UNSPECIFIED, _FCC, _BT470BG, _BT601, _SMPTE240, _BT2020 = 0, 1, 2, 4, 5, 6, 7, 9
@@ -136,6 +136,24 @@ def plane_of(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
     plane = frame.planes[index]
     rows = np.frombuffer(memoryview(cast(Buffer, plane)), np.uint8)
     return rows.reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def planes_on_device(frame: av.VideoFrame) -> DevicePlanes | None:
+    """A picture that is in a device's memory; None where it is not, or not as 8 bits of SDR."""
+    if frame.sw_format is None or frame.sw_format.name != "nv12":
+        return None
+    return nv12_planes(frame)
+
+
+def nv12_planes(frame: av.VideoFrame) -> DevicePlanes | None:
+    """The planes of a frame that is laid out as NV12, wherever it is; None if it is not even."""
+    is_known = frame.colorspace in _SWSCALE or frame.colorspace == _UNSPECIFIED
+    if frame.width % 2 or frame.height % 2 or not is_known or Light.of(frame) is not None:
+        return None
+    matrix = Colours.of(frame, frame.height).matrix
+    luma, chroma = frame.planes
+    size = Size(frame.height, frame.width)
+    return DevicePlanes(size, luma, chroma, _LUMA[matrix], is_limited(frame))
 
 
 def is_limited(frame: av.VideoFrame) -> bool:

@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 NONE: Final = "none"
 AUTO: Final = "auto"
+CUDA: Final = "cuda"
 
 _CODECS: Final = ("h264", "hevc", "vp9", "av1", "mpeg2video", "mjpeg", "vp8", "mpeg4")
 """Those whose decoder is asked which hardware it can use."""
@@ -44,9 +45,13 @@ def device_refusal(device: str) -> str | None:
 
 
 def planar(frame: av.VideoFrame) -> av.VideoFrame:
-    """A decoded frame as software would have laid it out: the same samples, so the same colours."""
-    name = _PLANAR.get(frame.format.name)
-    return frame if name is None else frame.reformat(format=name, threads=1)
+    """A decoded frame as software would have laid it out: the same samples, so the same colours.
+
+    What is in a device's memory is fetched.
+    """
+    layout = frame.sw_format or frame.format
+    name = _PLANAR.get(layout.name, layout.name)
+    return frame if name == frame.format.name else frame.reformat(format=name, threads=1)
 
 
 def check_hardware(wish: str) -> None:
@@ -68,14 +73,17 @@ class Hardware:
     Args:
         wish: `none`, `auto` (the first kind that works here, and not a word where none does), or
             one of `devices()`.
+        stays_on: The GPU, by its number, whose memory pictures are to stay in that CUDA decodes;
+            None: they are fetched.
 
     Raises:
         UsageError: There is no such kind of hardware in this build of PyAV.
     """
 
-    def __init__(self, wish: str = NONE) -> None:
+    def __init__(self, wish: str = NONE, stays_on: int | None = None) -> None:
         check_hardware(wish)
         self._wish = wish
+        self._stays_on = stays_on
         self._device: str | None = None
         self._is_settled = wish == NONE
         self._is_told = False
@@ -86,11 +94,16 @@ class Hardware:
         if self._device is None:
             return open_with(None)
         try:
-            return open_with(HWAccel(self._device))
+            return open_with(self._accelerator(self._device))
         except av.FFmpegError as error:
             container = open_with(None)  # raises the same if it is the file that is to blame
             self._tell(f"{self._device} cannot be used now, software decodes: {error.strerror}")
             return container
+
+    def _accelerator(self, device: str) -> HWAccel:
+        if device == CUDA and self._stays_on is not None:
+            return HWAccel(CUDA, self._stays_on, is_hw_owned=True)
+        return HWAccel(device)
 
     def check(self, video: av.VideoStream, name: str) -> None:
         """Tells if a video, of which a frame has been decoded, is decoded in software after all."""

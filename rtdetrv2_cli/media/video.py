@@ -16,7 +16,12 @@ from av.container import InputContainer
 from av.stream import Disposition, Stream
 
 from rtdetrv2_cli.errors import InputError, TruncatedError
-from rtdetrv2_cli.media.colour import frame_to_channels, frame_to_rgb, has_channels
+from rtdetrv2_cli.media.colour import (
+    frame_to_channels,
+    frame_to_rgb,
+    has_channels,
+    planes_on_device,
+)
 from rtdetrv2_cli.media.hardware import Hardware, planar
 from rtdetrv2_cli.media.limits import most_pixels, refuse_large
 from rtdetrv2_cli.media.names import is_read_once, is_url, redact
@@ -311,8 +316,9 @@ class _Reader:
                 self.video.time_base,
                 float(pts * self._time_base),
                 decoded.duration or None,
-                decoded=decoded if upright == Upright() else None,
+                decoded=upright.planes(decoded),
                 channels=upright.channels(decoded),
+                on_device=planes_on_device(decoded) if upright == Upright() else None,
                 converted_from=None if light is None else light.kind,
             )
             self.count += 1
@@ -496,6 +502,10 @@ class Upright:
             axes = 0 if not self.mirrored_x else -1 if self.mirrored_y else 1
             image = cv2.flip(image, axes)  # type: ignore[assignment]
         return image
+
+    def planes(self, frame: av.VideoFrame) -> av.VideoFrame | None:
+        """The frame itself, if it stands upright in the memory of the host."""
+        return frame if self == Upright() and frame.sw_format is None else None
 
     def channels(self, frame: av.VideoFrame) -> Callable[[], Channels] | None:
         """How to make the same pixels in three parts; None where it is not known."""

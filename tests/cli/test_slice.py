@@ -102,7 +102,7 @@ def test_frames_of_a_video_are_cut_too_and_followed(
     run = json.loads((tmp_path / "out/run.json").read_text())
     assert run["options"]["slice"] == 100
     assert run["options"]["slice_overlap"] == 0.2
-    assert run["batch"] == 4
+    assert run["batch"] == 2
 
 
 def test_whoever_goes_on_says_the_same_slices(cli, tiny_weights, make_picture):

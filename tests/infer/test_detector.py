@@ -7,7 +7,16 @@ import pytest
 from rtdetrv2_cli.errors import InputError, UsageError
 from rtdetrv2_cli.infer.detector import Detector, detect
 from rtdetrv2_cli.infer.engine import Prediction
-from rtdetrv2_cli.types import Detections, Failure, Frame, Result, Size, SourceEvent, SourceInfo
+from rtdetrv2_cli.types import (
+    Detections,
+    DevicePlanes,
+    Failure,
+    Frame,
+    Result,
+    Size,
+    SourceEvent,
+    SourceInfo,
+)
 
 LABELS = ("person", "car", "dog")
 
@@ -103,6 +112,23 @@ def test_an_engine_that_stretches_pictures_itself_gets_them_as_they_are():
     assert engine.sizes == [(50, 100, 3), (7, 9, 3)]
     np.testing.assert_allclose(first.boxes[0], [25, 12.5, 75, 37.5], atol=1e-4)
     np.testing.assert_allclose(second.boxes[0], [2.25, 1.75, 6.75, 5.25], atol=1e-4)
+
+
+def test_pictures_in_a_device_s_memory_stay_there():
+    def fetched():
+        raise AssertionError("it was fetched")
+
+    size = Size(50, 100)
+    planes = DevicePlanes(size, None, None, (0.3, 0.6, 0.1), limited=True)
+    there = Frame(SourceInfo("a", "", size), size, 0, fetched, on_device=planes)
+    engine = StretchingEngine()
+    seen = []
+    engine.stretched = lambda pictures: (
+        seen.extend(pictures) or engine(np.zeros((len(pictures), 3, *engine.size), np.uint8))
+    )
+    found, _ = Detector(engine)([there, picture(7, 9)])
+    assert seen[0] is planes
+    np.testing.assert_allclose(found.boxes[0], [25, 12.5, 75, 37.5], atol=1e-4)
 
 
 def test_its_batches_are_filled_up_too():

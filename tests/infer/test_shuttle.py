@@ -2,12 +2,17 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import av
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image as PillowImage
 
-from rtdetrv2_cli.infer.shuttle import Shuttle, stretched
+from rtdetrv2_cli.infer.preprocess import stretch
+from rtdetrv2_cli.infer.shuttle import Shuttle, rgb_of, stretched
+from rtdetrv2_cli.media.colour import frame_to_rgb, nv12_planes
+from rtdetrv2_cli.media.hardware import planar
 from rtdetrv2_cli.types import Size
 
 CPU = torch.device("cpu")
@@ -98,6 +103,51 @@ def test_a_picture_that_is_too_large_for_the_device_is_stretched_before(monkeypa
     tall_enough = tall[: 32 * SIZE.height]
     Shuttle(looks, CPU, SIZE)([tall, tall_enough])
     assert shapes == [(1, *SIZE, 3), (1, *tall_enough.shape)]
+
+
+COLOURS = ["bt709", "bt470bg", "smpte240m"]
+
+
+@pytest.mark.parametrize("matrix", COLOURS)
+@pytest.mark.parametrize("full", [False, True])
+def test_a_decoder_s_planes_become_the_picture_that_software_makes_of_them(matrix, full):
+    frame = in_nv12(picture(48, 64), matrix, full=full)
+    planes = nv12_planes(frame)
+    assert planes.size == (48, 64)
+    found = rgb_of(planes).numpy().astype(int)
+    difference = found - frame_to_rgb(planar(frame))
+    assert np.abs(difference).max() <= 2
+    assert np.abs(difference).mean() < 0.7
+
+
+def test_planes_and_pictures_share_a_batch():
+    image = picture(48, 64)
+    planes = nv12_planes(in_nv12(image, "bt709", full=False))
+    seen = []
+    Shuttle(lambda batch: seen.append(batch.clone()) or looks(batch), CPU, SIZE)([planes, image])
+    expected = by_pillow(rgb_of(planes).numpy(), SIZE)
+    assert np.abs(seen[0][0].numpy().astype(int) - expected).max() <= 1
+    assert np.abs(seen[0][1].numpy().astype(int) - by_pillow(image, SIZE)).max() <= 1
+
+
+def test_planes_that_are_too_large_for_the_device_are_stretched_before():
+    tall = picture(34 * SIZE.height, 20)
+    planes = nv12_planes(in_nv12(tall, "bt709", full=False))
+    seen = []
+    Shuttle(lambda batch: seen.append(batch.clone()) or looks(batch), CPU, SIZE)([planes])
+    np.testing.assert_array_equal(seen[0][0], stretch(rgb_of(planes).numpy(), SIZE))
+
+
+def in_nv12(image: np.ndarray, matrix: str, *, full: bool) -> av.VideoFrame:
+    """A frame as NVIDIA's decoder lays it out, in the host's memory."""
+    colours = Colorspace[{"bt709": "ITU709", "bt470bg": "ITU601", "smpte240m": "SMPTE240M"}[matrix]]
+    levels = ColorRange.JPEG if full else ColorRange.MPEG
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
+        format="nv12", dst_colorspace=colours, dst_color_range=levels
+    )
+    frame.colorspace = {"bt709": 1, "bt470bg": 5, "smpte240m": 7}[matrix]
+    frame.color_range = levels
+    return frame
 
 
 def test_pictures_lie_in_memory_however_they_like():

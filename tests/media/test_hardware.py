@@ -124,6 +124,39 @@ def test_a_stream_that_the_hardware_refuses_is_known_by_its_format():
     assert used_device(stream(is_hwaccel=False, pix_fmt="yuv420p")) is None
 
 
+def test_pictures_stay_on_the_gpu_that_was_named(monkeypatch):
+    pretend(monkeypatch, "cuda")
+    monkeypatch.setattr(hardware, "HWAccel", lambda *args, **options: (args, options))
+    opened = [Hardware("cuda", stays_on=gpu).opened(lambda accel: accel) for gpu in (None, 1)]
+    assert opened == [(("cuda",), {}), (("cuda", 1), {"is_hw_owned": True})]
+
+
+def test_frames_in_the_host_s_memory_are_on_no_device(make_clip):
+    frame = next(iter(read_video(str(make_clip()), "x")))
+    assert frame.on_device is None
+    assert frame.decoded is not None
+
+
+@pytest.mark.gpu
+def test_pictures_that_stay_on_the_gpu_are_those_of_the_host(make_clip, noise, warnings):
+    torch = pytest.importorskip("torch")
+    if device_refusal("cuda") is not None or not torch.cuda.is_available():
+        pytest.skip("no GPU that decodes")
+    from rtdetrv2_cli.infer.shuttle import rgb_of
+
+    path = str(make_clip(height=240, width=320))
+    plain = list(read_video(path, "x"))
+    there = list(read_video(path, "x", hardware=Hardware("cuda", stays_on=0)))
+    torch.cuda.synchronize()
+    for frame, same in zip(there, plain, strict=True):
+        assert frame.decoded is None
+        assert np.array_equal(frame.image, same.image)
+        assert frame.on_device is not None
+        on_gpu = rgb_of(frame.on_device)
+        assert on_gpu.is_cuda
+        assert np.abs(on_gpu.cpu().numpy().astype(int) - same.image).max() <= 2
+
+
 PQ = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:log-level=error"
 
 

@@ -29,7 +29,6 @@ from rtdetrv2_cli.media.live.decoder import FLAWS, Decoder, Picture
 from rtdetrv2_cli.media.live.options import LiveOptions, Transport
 from rtdetrv2_cli.media.live.tap import Tap, Untapped
 from rtdetrv2_cli.media.tone_map import Light
-from rtdetrv2_cli.media.video import Upright
 from rtdetrv2_cli.stream import StalledError, watch
 from rtdetrv2_cli.types import Failure, Frame, Size, SourceEvent, SourceInfo, StreamState
 
@@ -248,7 +247,7 @@ class StreamReader:
                 round(seconds / TIME_BASE),
                 TIME_BASE,
                 seconds,
-                decoded=picture.decoded if decoder.upright == Upright() else None,
+                decoded=decoder.upright.planes(picture.decoded),
                 channels=decoder.upright.channels(picture.decoded),
                 converted_from=None if light is None else light.kind,
                 arrival=arrival,
