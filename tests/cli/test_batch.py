@@ -325,15 +325,15 @@ def test_a_batch_that_did_not_fit_is_told(detect, pictures, tmp_path, monkeypatc
     run = TorchEngine._run
 
     def small(self, pixels):
-        if len(pixels) > 2:
+        if len(pixels) > 1:
             raise RuntimeError("MPS backend out of memory")
         return run(self, pixels)
 
     monkeypatch.setattr(TorchEngine, "_run", small)
     outcome = detect("in", "-o", "out")
     assert outcome.code == 0
-    assert outcome.err.count("ran out of memory with 4 pictures at once: going on with 2") == 1
-    assert json.loads((tmp_path / "out/run.json").read_text())["batch_after_out_of_memory"] == 2
+    assert outcome.err.count("ran out of memory with 2 pictures at once: going on with 1") == 1
+    assert json.loads((tmp_path / "out/run.json").read_text())["batch_after_out_of_memory"] == 1
 
 
 # devices

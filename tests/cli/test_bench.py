@@ -107,7 +107,7 @@ def test_peers_are_compared_and_the_command_with_what_it_is_made_of(cli, tiny_we
         "Pillow, decode and resize",
     ]
     assert [way["precision"] for way in figures["ways"][:2]] == ["fp32", "int8"]
-    assert [way["batch"] for way in figures["ways"][:2]] == [3, 3]  # all there are
+    assert [way["batch"] for way in figures["ways"][:2]] == [2, 2]
     assert all(way["pictures_per_second"] > 0 for way in figures["ways"])
     assert (figures["pictures"], figures["cold"]) == (3, [])
     assert "rtdetrv2 detect, beside what" in next(iter(figures["ratios"]))

@@ -195,13 +195,15 @@ def killed(tmp_path, monkeypatch, track):
         folder, state = tmp_path / "detections", tmp_path / "state"
         find = Detector.__call__
 
+        def files():
+            return sorted(path for path in folder.iterdir() if path.is_file())
+
         def watched(self, frames):
             if (frames[0].source.name, frames[0].index) == place:
                 state.mkdir()
-                # Last what is written first.
-                order = "detections.csv.part detections.jsonl.part tracks.json.part"
-                for path in sorted(folder.iterdir(), key=lambda p: order.find(p.name)):
-                    if path.is_file():
+                sizes = None
+                while sizes != (sizes := [path.stat().st_size for path in files()]):
+                    for path in files():  # which may be written to meanwhile: then once more
                         shutil.copy2(path, state)
             return find(self, frames)
 
