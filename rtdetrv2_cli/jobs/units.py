@@ -126,7 +126,7 @@ class Shares:
 
 def without_picture(frame: Frame) -> Frame:
     """The frame as it can be sent to another process."""
-    return replace(frame, pixels=_elsewhere, channels=None, decoded=None)
+    return replace(frame, pixels=_elsewhere, channels=None, decoded=None, on_device=None)
 
 
 def _elsewhere() -> Image:
