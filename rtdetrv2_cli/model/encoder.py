@@ -58,21 +58,17 @@ class HybridEncoder(nn.Module):
         maps = [project(x) for project, x in zip(self.input_proj, maps, strict=True)]
         for level, attend in zip(self.attended_levels, self.encoder, strict=True):
             maps[level] = attend(maps[level], self.temperature)
-        return self._mixed(maps)
 
-    def _mixed(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Up and down across the scales."""
         *lower, top = maps
         passed = []  # from coarse to fine, as the bottom-up path wants them back
         for lateral, fuse in zip(self.lateral_convs, self.fpn_blocks, strict=True):
             top = lateral(top)
             passed.append(top)
-            upsampled = F.interpolate(top, scale_factor=2.0, mode="nearest")
-            top = fuse(torch.cat([upsampled, lower.pop()], dim=1))
+            top = fuse(top, lower.pop())
 
         mixed = [top]
         for downsample, fuse in zip(self.downsample_convs, self.pan_blocks, strict=True):
-            mixed.append(fuse(torch.cat([downsample(mixed[-1]), passed.pop()], dim=1)))
+            mixed.append(fuse(downsample(mixed[-1]), passed.pop()))
         return mixed
 
 
@@ -126,7 +122,7 @@ class EncoderLayer(nn.Module):
 
 
 class CspRep(nn.Module):
-    """Fuses two maps: RepVGG blocks beside a plain path, [b, 2d, h, w] -> [b, d, h, w]."""
+    """Fuses two maps, the first enlarged if it is smaller: RepVGG blocks beside a plain path."""
 
     def __init__(self, config: RtDetrV2Config) -> None:
         super().__init__()
@@ -140,8 +136,17 @@ class CspRep(nn.Module):
         self.bottlenecks = nn.Sequential(*(block() for _ in range(_REP_BLOCKS)))
         self.conv3 = nn.Identity() if inner == dim else conv(inner, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Maps [b, d, h, w], or of half that size, and [b, d, h, w] -> [b, d, h, w]."""
+        x = torch.cat([enlarged(first, second), second], dim=1)
         return self.conv3(self.bottlenecks(self.conv1(x)) + self.conv2(x))
+
+
+def enlarged(coarse: Tensor, fine: Tensor) -> Tensor:
+    """A map repeated to twice its height and width, if another is larger than it is."""
+    if coarse.shape[-1] == fine.shape[-1]:
+        return coarse
+    return F.interpolate(coarse, scale_factor=2.0, mode="nearest")
 
 
 class RepVgg(nn.Module):

@@ -1,12 +1,9 @@
 """The encoder's deploy form: no two maps are joined, and what precedes that is folded into it."""
 
-from collections.abc import Sequence
-
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtdetrv2_cli.model.affine import Affine, affine_of, after, convolution
-from rtdetrv2_cli.model.encoder import CspRep, HybridEncoder
+from rtdetrv2_cli.model.encoder import CspRep, HybridEncoder, enlarged
 
 
 class FoldedEncoder(HybridEncoder):
@@ -39,19 +36,6 @@ class FoldedEncoder(HybridEncoder):
         self.pan_blocks = nn.ModuleList(
             FoldedCspRep(_csp_rep(block)) for block in encoder.pan_blocks
         )
-
-    def _mixed(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        *lower, top = maps
-        passed = []
-        for lateral, fuse in zip(self.lateral_convs, self.fpn_blocks, strict=True):
-            top = lateral(top)
-            passed.append(top)
-            top = fuse(top, lower.pop())
-
-        mixed = [top]
-        for downsample, fuse in zip(self.downsample_convs, self.pan_blocks, strict=True):
-            mixed.append(fuse(downsample(mixed[-1]), passed.pop()))
-        return mixed
 
 
 class FoldedCspRep(nn.Module):
@@ -87,10 +71,7 @@ class _Joined(nn.Module):
         self.act = joined.get_submodule("act")
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        x = self.first(first)
-        if x.shape[-1] != second.shape[-1]:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return self.act(self.second(second) + x)
+        return self.act(self.second(second) + enlarged(self.first(first), second))
 
 
 def _csp_rep(module: nn.Module) -> CspRep:

@@ -59,8 +59,10 @@ def test_a_fusion_widens_only_where_it_was_narrowed(tiny_config):
     assert isinstance(narrow.conv3, ConvNorm)
     assert narrow.bottlenecks[0].conv1.conv.weight.shape == (16, 16, 3, 3)
     assert list(wide.conv3.parameters()) == []
-    x = torch.randn(1, 64, 4, 4)
-    assert narrow.eval()(x).shape == wide.eval()(x).shape == (1, 32, 4, 4)
+    fine = torch.randn(1, 32, 4, 4)
+    for side in (2, 4):
+        coarse = torch.randn(1, 32, side, side)
+        assert narrow.eval()(coarse, fine).shape == wide.eval()(coarse, fine).shape == fine.shape
 
 
 def test_a_repvgg_block_adds_its_branches_before_the_activation():
