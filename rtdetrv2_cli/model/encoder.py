@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtdetrv2_cli.model.attention import SelfAttention
@@ -36,7 +35,7 @@ class HybridEncoder(nn.Module):
         self.encoder = nn.ModuleList(Aifi(config) for _ in self.attended_levels)
         steps = range(len(channels) - 1)
         self.lateral_convs = nn.ModuleList(conv(dim, dim) for _ in steps)
-        self.fpn_blocks = nn.ModuleList(CspRep(config) for _ in steps)
+        self.fpn_blocks = nn.ModuleList(CspRep(config, enlarges=True) for _ in steps)
         self.downsample_convs = nn.ModuleList(conv(dim, dim, 3, 2) for _ in steps)
         self.pan_blocks = nn.ModuleList(CspRep(config) for _ in steps)
 
@@ -122,31 +121,30 @@ class EncoderLayer(nn.Module):
 
 
 class CspRep(nn.Module):
-    """Fuses two maps, the first enlarged if it is smaller: RepVGG blocks beside a plain path."""
+    """Fuses two maps: RepVGG blocks beside a plain path.
 
-    def __init__(self, config: RtDetrV2Config) -> None:
+    Args:
+        config: Of the network.
+        enlarges: Whether the first map has half the height and width of the second.
+    """
+
+    def __init__(self, config: RtDetrV2Config, *, enlarges: bool = False) -> None:
         super().__init__()
         dim = config.encoder_hidden_dim
         inner = int(dim * config.hidden_expansion)
         activation, eps = config.activation_function, config.batch_norm_eps
         conv = partial(ConvNorm, activation=activation, eps=eps)
         block = partial(RepVgg, inner, activation=activation, eps=eps)
+        self.enlarge = nn.Upsample(scale_factor=2.0) if enlarges else nn.Identity()
         self.conv1 = conv(2 * dim, inner)
         self.conv2 = conv(2 * dim, inner)
         self.bottlenecks = nn.Sequential(*(block() for _ in range(_REP_BLOCKS)))
         self.conv3 = nn.Identity() if inner == dim else conv(inner, dim)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Maps [b, d, h, w], or of half that size, and [b, d, h, w] -> [b, d, h, w]."""
-        x = torch.cat([enlarged(first, second), second], dim=1)
+        """Maps [b, d, h, w] (of half that size if it `enlarges`), [b, d, h, w] -> [b, d, h, w]."""
+        x = torch.cat([self.enlarge(first), second], dim=1)
         return self.conv3(self.bottlenecks(self.conv1(x)) + self.conv2(x))
-
-
-def enlarged(coarse: Tensor, fine: Tensor) -> Tensor:
-    """A map repeated to twice its height and width, if another is larger than it is."""
-    if coarse.shape[-1] == fine.shape[-1]:
-        return coarse
-    return F.interpolate(coarse, scale_factor=2.0, mode="nearest")
 
 
 class RepVgg(nn.Module):

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from rtdetrv2_cli.model.affine import Affine, affine_of, after, convolution
-from rtdetrv2_cli.model.encoder import CspRep, HybridEncoder, enlarged
+from rtdetrv2_cli.model.encoder import CspRep, HybridEncoder
 
 
 class FoldedEncoder(HybridEncoder):
@@ -48,7 +48,9 @@ class FoldedCspRep(nn.Module):
 
     def __init__(self, block: CspRep, projection: Affine | None = None) -> None:
         super().__init__()
-        self.conv1, self.conv2 = (_Joined(x, projection) for x in (block.conv1, block.conv2))
+        self.conv1, self.conv2 = (
+            _Joined(x, projection, block.enlarge) for x in (block.conv1, block.conv2)
+        )
         self.bottlenecks, self.conv3 = block.bottlenecks, block.conv3
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ class FoldedCspRep(nn.Module):
 class _Joined(nn.Module):
     """A 1x1 convolution of two maps as if they were joined, and its activation."""
 
-    def __init__(self, joined: nn.Module, projection: Affine | None) -> None:
+    def __init__(self, joined: nn.Module, projection: Affine | None, enlarge: nn.Module) -> None:
         super().__init__()
         (weight, bias), like = affine_of(joined), joined.get_parameter("conv.weight")
         first, second = weight.chunk(2, dim=1)
@@ -68,10 +70,11 @@ class _Joined(nn.Module):
             pair = after(projection, pair)
         self.first = convolution((first, bias.new_zeros(len(bias))), like=like)
         self.second = convolution(pair, like=like)
+        self.enlarge = enlarge
         self.act = joined.get_submodule("act")
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.act(self.second(second) + enlarged(self.first(first), second))
+        return self.act(self.second(second) + self.enlarge(self.first(first)))
 
 
 def _csp_rep(module: nn.Module) -> CspRep:

@@ -59,10 +59,17 @@ def test_a_fusion_widens_only_where_it_was_narrowed(tiny_config):
     assert isinstance(narrow.conv3, ConvNorm)
     assert narrow.bottlenecks[0].conv1.conv.weight.shape == (16, 16, 3, 3)
     assert list(wide.conv3.parameters()) == []
-    fine = torch.randn(1, 32, 4, 4)
-    for side in (2, 4):
-        coarse = torch.randn(1, 32, side, side)
-        assert narrow.eval()(coarse, fine).shape == wide.eval()(coarse, fine).shape == fine.shape
+    maps = torch.randn(2, 1, 32, 4, 4)
+    assert narrow.eval()(*maps).shape == wide.eval()(*maps).shape == (1, 32, 4, 4)
+
+
+def test_a_fusion_that_enlarges_repeats_the_coarse_map(tiny_config):
+    fuse = CspRep(tiny_config, enlarges=True).eval()
+    plain = CspRep(tiny_config).eval()
+    plain.load_state_dict(fuse.state_dict())
+    coarse, fine = torch.randn(1, 32, 2, 3), torch.randn(1, 32, 4, 6)
+    repeated = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert torch.equal(fuse(coarse, fine), plain(repeated, fine))
 
 
 def test_a_repvgg_block_adds_its_branches_before_the_activation():
