@@ -29,18 +29,19 @@ _FLOAT: Final = (
     r".*network\.model\.decoder(/|\.(decoder|enc_|dec_|norm|query_)).*",
     r".*network\.model\.encoder\.encoder\..*",
 )
-"""What stays in float32, by the names of operations in `openvino_graph.raw_graph`.
+"""What stays in float, by the names of operations in `openvino_graph.raw_graph`.
 
 That is the decoder but its 1x1 convolutions on the maps, and the attention within the coarsest
-map: few of the operations, and most of the loss. Convolutions are in int8, activations asymmetric
-where they may be negative (the preset "mixed"), weights within half of the range, without which a
-CPU that has AVX2 or AVX-512 but no VNNI overflows in sums of products.
+map: few of the operations, and most of the loss. The engine computes it in bf16 where the CPU has
+that, else in float32. Convolutions are in int8, activations asymmetric where they may be negative
+(the preset "mixed"), weights within half of the range, without which a CPU that has AVX2 or AVX-512
+but no VNNI overflows in sums of products.
 
 Measured with `roadusers` on the validation pictures (312) and COCO's (61), calibrated with 64
 training pictures; milliseconds of one picture by turns, two cores of an AMD EPYC with AVX2 and
 without VNNI:
 
-    in float32                                            AP     AP, COCO     ms
+    in float                                              AP     AP, COCO     ms
     all                                                 0.499       0.266   65.3
     nothing                                             0.388       0.230   43.8
     query selection, box heads, sampling arithmetic     0.473       0.306

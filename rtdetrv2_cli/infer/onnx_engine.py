@@ -18,7 +18,7 @@ from rtdetrv2_cli.types import Size
 if TYPE_CHECKING:
     from rtdetrv2_cli.model.checkpoint import LoadedModel
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 """Raise it when another graph is made of the same weights: kept ones are then not used any more."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

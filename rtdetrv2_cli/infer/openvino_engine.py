@@ -19,6 +19,7 @@ from rtdetrv2_cli.infer import quantized
 from rtdetrv2_cli.infer.converted import ConvertedEngine, conversion, facts_of
 from rtdetrv2_cli.infer.engine import Prediction
 from rtdetrv2_cli.infer.kept import Facts, KeptGraph
+from rtdetrv2_cli.infer.openvino_precision import with_float32_locations
 from rtdetrv2_cli.machine import available_cores, emulates_bf16
 from rtdetrv2_cli.types import Size
 
@@ -27,28 +28,29 @@ if TYPE_CHECKING:
 
     from rtdetrv2_cli.model.checkpoint import LoadedModel
 
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 """Raise it when another graph is made of the same weights: kept ones are then not used any more."""
 
-_HINTS = {"fp32": "f32", "bf16": "bf16", quantized.DTYPE: "f32"}
-"""Precisions as OpenVINO calls them; its own choice may be bf16 where nothing was asked for.
-
-In a quantized graph it is that of the parts which are not in int8.
-"""
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+"""Precisions as OpenVINO calls them; its own choice may be bf16 where nothing was asked for."""
 
 _log = logging.getLogger(__name__)
 
 
 class OpenVinoEngine(ConvertedEngine):
-    """A graph that OpenVINO compiled for this CPU, in one precision."""
+    """A graph that OpenVINO compiled for this CPU, in one precision.
+
+    It is of one picture, and pictures go through it one after the other: OpenVINO runs a graph of
+    any number more slowly, and larger batches not faster.
+    """
 
     name = "openvino"
+    is_steady = True
 
     def __init__(
         self, compiled: "CompiledModel", facts: Facts, dtype: str, requests: int = 1
     ) -> None:
         super().__init__(facts, device="cpu", dtype=dtype, requests=requests)
-        self.is_steady = dtype == "fp32"  # the one that was looked at
         self._idle: SimpleQueue[InferRequest] = SimpleQueue()
         for _ in range(requests):
             self._idle.put(compiled.create_infer_request())
@@ -114,10 +116,14 @@ class OpenVinoEngine(ConvertedEngine):
     def _run(self, pictures: NDArray[np.uint8]) -> Prediction:
         request = self._idle.get()
         try:
-            answer = request.infer([pictures], share_inputs=True)
-            return Prediction(answer["logits"], answer["pred_boxes"])
+            answers = [request.infer([one], share_inputs=True) for one in pictures[:, None]]
         finally:
             self._idle.put(request)
+        logits, boxes = (
+            np.concatenate([answer[name] for answer in answers])
+            for name in ("logits", "pred_boxes")
+        )
+        return Prediction(logits, boxes)
 
 
 class _Compiler:
@@ -128,8 +134,10 @@ class _Compiler:
         self._core = core()
         self._version: str = openvino.get_version()
         self.dtype = _dtype_of_quantized(dtype) if is_quantized else self._choose(dtype)
+        self._floats = self._choose("auto") if is_quantized else self.dtype
+        """What it computes in where it does not compute in int8."""
         self._options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[self.dtype],
+            "INFERENCE_PRECISION_HINT": _HINTS[self._floats],
             "NUM_STREAMS": requests,  # share the threads
             "INFERENCE_NUM_THREADS": available_cores(),
             "ENABLE_CPU_PINNING": False,  # two processes would hold on to the same cores
@@ -153,7 +161,7 @@ class _Compiler:
     def causes(self) -> tuple[str, ...]:
         """What has a say in the graphs that it makes."""
         return (
-            *map(str, (GRAPH_VERSION, self.dtype, self._version)),
+            *map(str, (GRAPH_VERSION, self.dtype, self._floats, self._version)),
             str(self._core.get_property("CPU", "FULL_DEVICE_NAME")),
             *sorted(self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         )
@@ -184,8 +192,12 @@ class _Compiler:
         with conversion("OpenVINO", loaded.info.name):
             return self.compile(raw_graph(loaded.model, facts.size)), facts
 
-    def compile(self, graph: "Model | Path") -> "CompiledModel":
-        compiled: CompiledModel = self._core.compile_model(graph, "CPU", self._options)
+    def compile(self, graph: "Model") -> "CompiledModel":
+        of_one = graph.clone()
+        of_one.reshape([1, *graph.input().get_partial_shape()[1:]])
+        if self._floats != "fp32":
+            of_one = with_float32_locations(of_one, self._core)
+        compiled: CompiledModel = self._core.compile_model(of_one, "CPU", self._options)
         return compiled
 
     def load(self, path: Path, size: Size | None) -> "tuple[CompiledModel, Facts]":
@@ -198,7 +210,7 @@ class _Compiler:
                 f"model again with --imgsz {size.height}x{size.width}"
             )
         try:
-            return self.compile(path), facts
+            return self.compile(self._core.read_model(path)), facts
         except RuntimeError as error:
             told = str(error).strip().rpartition("\n")[2]
             raise CheckpointError(f"OpenVINO cannot read {path}: {told}") from error

@@ -23,7 +23,7 @@ from rtdetrv2_cli.model import checkpoint
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.types import Picture, Size
 
-GRAPH_VERSION = 2
+GRAPH_VERSION = 3
 """Raise it when another graph is made of the same weights: kept ones are then not used any more."""
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}

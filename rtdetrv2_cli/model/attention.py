@@ -177,12 +177,13 @@ def bilinear(value: Tensor, locations: Tensor) -> Tensor:
     Returns:
         [n, c, p, q]
     """
+    return on_grid(value, 2 * locations - 1)
+
+
+def on_grid(value: Tensor, locations: Tensor) -> Tensor:
+    """As `bilinear`, with locations in -1..1 across the map."""
     return F.grid_sample(
-        value,
-        2 * locations - 1,
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=False,
+        value, locations, mode="bilinear", padding_mode="zeros", align_corners=False
     )
 
 

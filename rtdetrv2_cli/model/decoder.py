@@ -163,19 +163,25 @@ class Decoder(nn.Module):
     def select(self, memory: Tensor, shapes: Shapes) -> Selection:
         """The best-scored positions of memory [b, s, d] as queries, best first."""
         anchors, valid = make_anchors(shapes, dtype=widened(memory.dtype), device=memory.device)
-        return self.select_encoded(self.enc_output(memory * valid), anchors)
-
-    def select_encoded(self, encoded: Tensor, anchors: Tensor) -> Selection:
-        """As `select`, of what the heads see [b, s, d], and the boxes [s, 4] it starts from."""
+        encoded = self.enc_output(memory * valid)
         scores = self.enc_score_head(encoded)  # [b, s, c]
         index = self.rank(scores, self.num_queries)  # [b, q]
-        selected = _take(encoded, index)  # [b, q, d]
-        # one position's box depends on no other: only the selected ones are computed
+        return self.start(take(encoded, index), take(scores, index), anchors[index])
+
+    def start(self, selected: Tensor, class_logits: Tensor, anchors: Tensor) -> Selection:
+        """What the decoder starts from.
+
+        Args:
+            selected: [b, q, d] what the heads see of the selected positions. One position's box
+                depends on no other: only theirs are computed.
+            class_logits: [b, q, c] of theirs.
+            anchors: [b, q, 4] the boxes that they start from.
+        """
         shift = self.enc_bbox_head(selected).to(anchors.dtype)
         content = selected.detach()
         if self.tgt_embed is not None:
             content = self.tgt_embed.weight.expand_as(selected)
-        return Selection(content, shift + anchors[index], _take(scores, index))
+        return Selection(content, shift + anchors, class_logits)
 
     def refine(
         self,
@@ -321,6 +327,6 @@ def _wide(x: Tensor) -> Tensor:
     return x.to(widened(x.dtype))
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
+def take(x: Tensor, index: Tensor) -> Tensor:
     """Rows `index` [b, q] of x [b, s, n]: [b, q, n]."""
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn, unflatten
 
 from rtdetrv2_cli.model.affine import Affine, affine_of, after, convolution
+from rtdetrv2_cli.model.attention import DeformableAttention
 from rtdetrv2_cli.model.decoder import (
     Decoder,
     DecoderLayer,
@@ -14,6 +15,7 @@ from rtdetrv2_cli.model.decoder import (
     Selection,
     Shapes,
     make_anchors,
+    take,
 )
 from rtdetrv2_cli.model.layers import widened
 
@@ -41,12 +43,14 @@ class FoldedDecoder(Decoder):
         self.decoder = decoder.decoder
         self.encoded = _after(projections, decoder.enc_output.proj)
         self.norm = decoder.enc_output.norm
-        self.beyond = nn.Parameter(decoder.enc_output.proj.bias.detach())
-        """What the linear layer makes of a position that must not be used, whose memory is 0."""
-        layers = [_layer(layer) for layer in self.decoder.layers]
+        with torch.no_grad():
+            beyond = self.norm(decoder.enc_output.proj.bias)
+            self.beyond = nn.Parameter(beyond)
+            """What the heads see of a position that must not be used, whose memory is 0."""
+            self.beyond_scores = nn.Parameter(self.enc_score_head(beyond))
+        layers = [*islice(decoder.decoder.layers, decoder.evaluated_layers)]
         self.values = nn.ModuleList(
-            _after(projections, layer.cross_attn.value_proj)
-            for layer in islice(layers, decoder.evaluated_layers)
+            _after(projections, _attention(layer).value_proj) for layer in layers
         )
 
     anchors: Tensor | None
@@ -60,8 +64,11 @@ class FoldedDecoder(Decoder):
             project(x).flatten(2).transpose(1, 2)
             for project, x in zip(self.encoded, maps, strict=True)
         ]
-        encoded = torch.where(valid, torch.cat(projected, dim=1), self.beyond)  # [b, s, d]
-        selection = self.select_encoded(self.norm(encoded), anchors)
+        encoded = self.norm(torch.cat(projected, dim=1))  # [b, s, d], right where it is valid
+        scores = torch.where(valid, self.enc_score_head(encoded), self.beyond_scores)  # [b, s, c]
+        index = self.rank(scores, self.num_queries)  # [b, q]
+        selected = torch.where(valid[index], take(encoded, index), self.beyond)
+        selection = self.start(selected, take(scores, index), anchors[index])
         boxes = selection.box_logits.sigmoid()
         return selection, self.refine(selection.content, boxes, self._sampled(maps))
 
@@ -81,14 +88,14 @@ class FoldedDecoder(Decoder):
     def _sampled(self, maps: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         for layer, projects in zip(self.decoder.layers, self.values, strict=False):
             assert isinstance(projects, nn.ModuleList)
-            heads = _layer(layer).cross_attn.heads
+            heads = _attention(layer).heads
             values = [project(x).contiguous() for project, x in zip(projects, maps, strict=True)]
             yield [unflatten(x, 1, (heads, -1)).flatten(0, 1).to(widened(x.dtype)) for x in values]
 
 
-def _layer(module: nn.Module) -> DecoderLayer:
-    assert isinstance(module, DecoderLayer)
-    return module
+def _attention(layer: nn.Module) -> DeformableAttention:
+    assert isinstance(layer, DecoderLayer)
+    return layer.cross_attn
 
 
 def _after(projections: Sequence[Affine], linear: nn.Linear) -> nn.ModuleList:

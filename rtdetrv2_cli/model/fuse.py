@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rtdetrv2_cli.model.affine import kernel_and_bias
+from rtdetrv2_cli.model.attention import DeformableAttention
 from rtdetrv2_cli.model.decoder import Decoder
 from rtdetrv2_cli.model.encoder import HybridEncoder, RepVgg
+from rtdetrv2_cli.model.folded_attention import FoldedAttention
 from rtdetrv2_cli.model.folded_decoder import FoldedDecoder
 from rtdetrv2_cli.model.folded_encoder import FoldedEncoder
 from rtdetrv2_cli.model.hgnetv2 import ConvBN
@@ -32,13 +34,13 @@ def fuse(model: M, size: Size | None = None, dtype: torch.dtype | None = None) -
     nothing that could be measured (the shipped model's detections above 0.3, on a CPU).
 
     Folds the norms of PResNet, HGNetv2 and encoder into their convolutions, the two branches of
-    each RepVGG block into one, and what the encoder and the decoder project into what uses it; and
-    the encoder joins no maps any more. A timm backbone stays as it is: its structure is timm's own.
+    each RepVGG block into one, what the encoder and the decoder project into what uses it, and how
+    far offsets reach into what they come from; and the encoder joins no maps any more. A timm
+    backbone stays as it is: its structure is timm's own.
     Folding runs in float64, so answers differ by rounding only. The weights have other names
     afterwards: save the original.
     """
-    fused = deepcopy(model).eval()
-    _fold_children(fused)
+    fused = _with_folded_children(deepcopy(model).eval())
     fused.to(dtype=dtype)  # what is made constant below keeps the precision that it needs
     if size is not None:
         shapes = [(size.height // stride, size.width // stride) for stride in _STRIDES]
@@ -48,23 +50,24 @@ def fuse(model: M, size: Size | None = None, dtype: torch.dtype | None = None) -
     return fused.requires_grad_(False)
 
 
-def _fold_children(parent: nn.Module) -> None:
+def _with_folded_children(parent: M) -> M:
     for name, child in parent.named_children():
         folded = _folded(child)
         if folded is None:
-            _fold_children(child)
+            _with_folded_children(child)
         else:
             setattr(parent, name, folded)
+    return parent
 
 
 def _folded(module: nn.Module) -> nn.Module | None:
     match module:
         case HybridEncoder():
-            folded = FoldedEncoder(module)
-            _fold_children(folded)
-            return folded
+            return _with_folded_children(FoldedEncoder(module))
         case Decoder():
-            return FoldedDecoder(module)
+            return _with_folded_children(FoldedDecoder(module))
+        case DeformableAttention():
+            return FoldedAttention(module)
         case RepVgg(conv1=wide, conv2=narrow):
             kernel, bias = kernel_and_bias(wide.conv, wide.norm)
             kernel1, bias1 = kernel_and_bias(narrow.conv, narrow.norm)

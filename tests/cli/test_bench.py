@@ -76,10 +76,10 @@ def test_what_cannot_be_compared_is_told(cli, tiny_weights, options, message):
     assert "Traceback" not in result.err
 
 
-def test_int8_is_measured_beside_what_it_was_made_of(cli, tiny_weights, tiny_int8):
+def test_int8_is_measured_beside_what_it_was_made_of(cli, steady_weights, tiny_int8):
     common = ("bench", "model", "--engines", "openvino", "--dtypes", "fp32", "--rounds", 1)
     common += ("--imgsz", "64x96", "--quantized", tiny_int8, "--json")
-    result = cli(*common, "-m", tiny_weights)
+    result = cli(*common, "-m", steady_weights)
     assert result.code == 0, result.err
     ways = json.loads(result.out)["ways"]
     assert [(way["engine"], way["dtype"]) for way in ways] == [
@@ -91,11 +91,11 @@ def test_int8_is_measured_beside_what_it_was_made_of(cli, tiny_weights, tiny_int
     assert "was not made of roadusers" in other.err
 
 
-def test_peers_are_compared_and_the_command_with_what_it_is_made_of(cli, tiny_weights, tmp_path):
+def test_peers_are_compared_and_the_command_with_what_it_is_made_of(cli, steady_weights, tmp_path):
     options = ("--peers", "libreyolo,rtdetrv2,quantized", "--pictures", 3, "--rounds", 1)
     options += ("--dtype", "fp32")
     output = ("--json", "--chart", tmp_path / "peers.png")
-    result = cli("bench", "peers", "-m", tiny_weights, *options, *output)
+    result = cli("bench", "peers", "-m", steady_weights, *options, *output)
     assert result.code == 0, result.err
     assert "LibreYOLO, predict is left out: it has no network equal" in result.err
     figures = json.loads(result.out)

@@ -81,35 +81,35 @@ def test_the_shipped_model_finds_in_int8_what_it_finds(packages, tmp_path):
     np.testing.assert_array_equal(written(pixels[:1]).logits, judged(pixels[:1]).logits)
 
 
-def test_what_finds_something_else_gets_no_name(packages, tiny_weights, tmp_path, monkeypatch):
+def test_what_finds_something_else_gets_no_name(packages, steady_weights, tmp_path, monkeypatch):
     monkeypatch.setattr(quantization, "int8_graph", lambda graph, *_: graph)  # half a minute less
     monkeypatch.setattr(quantization, "compare", lambda *_: Agreement(2, 20, 20, 9))
     with pytest.raises(ModelError, match=r"of which 9 are among the 20 .*: nothing was written"):
-        quantize(load(tiny_weights), PIXELS, tmp_path / "a.xml", size=SIZE)
+        quantize(load(steady_weights), PIXELS, tmp_path / "a.xml", size=SIZE)
     assert not [*tmp_path.iterdir()]
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
-    packages, tiny_weights, tmp_path
+    packages, steady_weights, tmp_path
 ):
     (tmp_path / "file").write_text("no folder")
     watch = Watch(calibrating=lambda: pytest.fail("work has begun"))
     with pytest.raises(OutputError, match="cannot write"):
-        quantize(load(tiny_weights), PIXELS, tmp_path / "file/a.xml", size=SIZE, watch=watch)
+        quantize(load(steady_weights), PIXELS, tmp_path / "file/a.xml", size=SIZE, watch=watch)
 
 
-def test_who_follows_can_end_it(packages, tiny_weights, tmp_path):
+def test_who_follows_can_end_it(packages, steady_weights, tmp_path):
     def refuse():
         raise KeyboardInterrupt
 
     watch = Watch(calibrating=refuse)
     with pytest.raises(KeyboardInterrupt):
-        quantize(load(tiny_weights), PIXELS, tmp_path / "a.xml", size=SIZE, watch=watch)
+        quantize(load(steady_weights), PIXELS, tmp_path / "a.xml", size=SIZE, watch=watch)
     assert not [*tmp_path.iterdir()]
 
 
-def test_nobody_is_told_and_standard_output_is_for_data(packages, tiny_weights, tmp_path):
-    arguments = ("-m", tiny_weights, "--calibration", MEDIA / "street.jpg", "--json")
+def test_nobody_is_told_and_standard_output_is_for_data(packages, steady_weights, tmp_path):
+    arguments = ("-m", steady_weights, "--calibration", MEDIA / "street.jpg", "--json")
     done = subprocess.run(
         [sys.executable, "-c", TELLS_NOBODY, *arguments],
         cwd=tmp_path,

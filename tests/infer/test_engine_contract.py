@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+from rtdetrv2_cli.errors import DeviceError
 from rtdetrv2_cli.infer.engine import Engine, Prediction, open_engine
 from rtdetrv2_cli.model.checkpoint import LoadedModel
 from rtdetrv2_cli.model.info import ModelInfo
@@ -46,10 +47,13 @@ def accelerated_engine(config):
     return AcceleratedEngine(model, torch.device("cpu"), "fp32", Size(64, 96), requests=2)
 
 
-def converted_engine(name, package, config):
+def converted_engine(name, package, config, dtype="fp32"):
     if find_spec(package) is None:
         pytest.skip(f"needs {package}")
-    return real_engine(name, config, "fp32")
+    try:
+        return real_engine(name, config, dtype)
+    except DeviceError as error:
+        pytest.skip(str(error))
 
 
 def random_model(config):
@@ -80,6 +84,7 @@ ENGINES = {
     "torch fp16": lambda config: torch_engine(config, "fp16"),
     "accelerated": lambda config: accelerated_engine(config),
     "openvino fp32": lambda config: converted_engine("openvino", "openvino", config),
+    "openvino bf16": lambda config: converted_engine("openvino", "openvino", config, "bf16"),
     "onnx fp32": lambda config: converted_engine("onnx", "onnxruntime", config),
 }
 

@@ -94,6 +94,16 @@ def test_every_activation_survives_fusion(tiny_config, randomise, picture, align
     assert logits.max() < 1e-8
 
 
+@pytest.mark.parametrize("method", ["default", "discrete"])
+def test_offsets_reach_as_far_with_either_sampler(tiny_config, randomise, picture, aligned, method):
+    config = replace(tiny_config, decoder_method=method, decoder_offset_scale=0.3)
+    model = randomise(RtDetrV2ForObjectDetection(config), size=(64, 64)).double()
+    x = picture(64, 96).double()
+    logits, boxes, _ = aligned(*_answers(fuse(model), x), *_answers(model, x))
+    assert logits.max() < 1e-8
+    assert boxes.max() < 1e-10
+
+
 @pytest.mark.parametrize("levels", [(), (1,), (0, 2)])
 def test_maps_that_attention_changes_are_projected_before_it(
     tiny_config, randomise, picture, aligned, levels
