@@ -120,7 +120,7 @@ def detect(
 
     rtdetrv2 detect rtsp://camera/stream --duration 1:00 : a minute of a camera
     """
-    from rtdetrv2_cli.cli import job, outputs, resuming, usage, weights
+    from rtdetrv2_cli.cli import capacity, job, outputs, resuming, usage, weights
     from rtdetrv2_cli.cli import plan as planning
     from rtdetrv2_cli.cli.settle import settle_existing
     from rtdetrv2_cli.infer.detector import Detector
@@ -214,7 +214,7 @@ def detect(
     encode = EncodeOptions(vcodec, crf, preset, audio, image_format)
     job.check_encoder(plan, encode)
     weights.fetch(model, offline=offline, shows_progress=shown)
-    size = job.choose_batch(plan, batch)
+    size = capacity.choose_batch(plan, batch)
     detecting: dict[str, Any] = {
         "device": device,
         "dtype": "half" if half else dtype,
@@ -258,8 +258,8 @@ def detect(
         )
         job.conclude(report, profile=profile, as_json=json)
         raise Exit(code)
-    detector = Detector(model, requests=job.requests_at_once(plan, size), **detecting)
-    job.fit_batch(plan, detector)
+    detector = Detector(model, requests=capacity.requests_at_once(plan, size), **detecting)
+    capacity.fit_batch(plan, detector)
     job.check_coco_ids(plan, detector.labels, coco_ids)
     triggers = rec.check_triggers(recording, detector)
     annotate = outputs.open_annotator(plan, detector.labels, **drawing)
@@ -269,7 +269,7 @@ def detect(
     source = open_source(
         plan.todo,
         **asdict(selection),
-        **reading | {"hwaccel": job.decoding(plan, hwaccel, detector)},
+        **reading | {"hwaccel": capacity.decoding(plan, hwaccel, detector)},
         reached=reached,
         live=streaming,
     )

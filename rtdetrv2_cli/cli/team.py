@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from rtdetrv2_cli.cli import console, job, outputs
+from rtdetrv2_cli.cli import capacity, console, job, outputs
 from rtdetrv2_cli.cli.console import counted
 from rtdetrv2_cli.cli.plan import Plan
 from rtdetrv2_cli.cli.report import Report
@@ -87,11 +87,11 @@ def call_together(cluster: Cluster, plan: Plan, setup: Setup) -> Team:
     crops = None if plan.crops is None else bare_paths([item.name for item in plan.inputs])
 
     def told(cores: int) -> Setup:
-        requests = job.requests_at_once(plan, setup.detecting["batch"], cores)
+        requests = capacity.requests_at_once(plan, setup.detecting["batch"], cores)
         return replace(
             setup,
             detecting={**setup.detecting, "requests": requests},
-            most=job.most_at_once(plan),
+            most=capacity.most_at_once(plan),
             drawing=setup.drawing if plan.media else None,
             cores=cores,
         )

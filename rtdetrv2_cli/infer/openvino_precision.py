@@ -25,8 +25,8 @@ def with_float32_locations(graph: "Model", core: "Core") -> "Model":
 
     bf16 tells 256 places across a picture at best, and OpenVINO takes the boxes between the layers
     of the decoder for ordinary numbers: rounding them cost four times what all else in bf16 does.
-    The operations that this may be said of are not those that OpenVINO replaces by others while it
-    compiles, as it does with `Unsqueeze`: what is said of them is lost.
+    What is said of an operation is lost where OpenVINO replaces it by another while it compiles;
+    `model.folded_attention` takes care that none of these is.
     """
     from openvino import serialize
 

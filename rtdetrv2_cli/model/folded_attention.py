@@ -29,10 +29,10 @@ class FoldedAttention(DeformableAttention):
         self.sampler = on_grid if is_bilinear else attention.sampler
         self.start, self.span = (-1.0, 2.0) if is_bilinear else (0.0, 1.0)
         """Of the coordinates across a map, as the sampler counts them."""
-        points = self.heads * sum(self.num_points)
-        self.register_buffer("axes", torch.arange(2).repeat_interleave(points))
-        reach = attention.num_points_scale.double() * attention.offset_scale * self.span
         offsets = attention.sampling_offsets
+        axes = torch.arange(2, device=offsets.weight.device)
+        self.register_buffer("axes", axes.repeat_interleave(self.heads * sum(self.num_points)))
+        reach = attention.num_points_scale.double() * attention.offset_scale * self.span
         self.sampling_offsets = nn.Linear(
             offsets.in_features,
             offsets.out_features,
@@ -51,6 +51,8 @@ class FoldedAttention(DeformableAttention):
     def _locations(self, query: Tensor, boxes: Tensor) -> Tensor:
         """Where to sample, [b·heads, points, q, 2]: x, y as the sampler counts them."""
         offsets = self.sampling_offsets(query).to(boxes.dtype)  # [b, q, 2·heads·points]
+        # Repeated by index, and scaled before: `unsqueeze`, or to scale what has been repeated,
+        # OpenVINO turns into operations of its own, which are in bf16 whatever is said of them.
         centre = (boxes * self.span + self.start).index_select(-1, self.axes)
         locations = centre + offsets * boxes.index_select(-1, self.axes + 2)
         locations = unflatten(locations, -1, (2, self.heads, -1))  # [b, q, 2, heads, points]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rtdetrv2_cli.cli import job
+from rtdetrv2_cli.cli import capacity
 from rtdetrv2_cli.media import hardware
 
 
@@ -25,6 +25,6 @@ def test_pictures_stay_on_the_gpu_that_alone_wants_them(monkeypatch, device, dra
     monkeypatch.setattr(hardware, "HWAccel", lambda *args, **options: (args, options))
     plan = SimpleNamespace(draws=draws, crops=crops)
     detector = SimpleNamespace(engine=SimpleNamespace(device=device))
-    decoding = job.decoding(plan, "cuda", detector)
+    decoding = capacity.decoding(plan, "cuda", detector)
     expected = (("cuda",), {}) if gpu is None else (("cuda", gpu), {"is_hw_owned": True})
     assert decoding.opened(lambda accelerator: accelerator) == expected
