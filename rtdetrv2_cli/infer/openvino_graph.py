@@ -12,6 +12,7 @@ from openvino import Layout, Model, PartialShape, Type, convert_model, save_mode
 from openvino.preprocess import PrePostProcessor
 
 from rtdetrv2_cli.infer.openvino_engine import core
+from rtdetrv2_cli.infer.openvino_precision import with_float32_locations
 from rtdetrv2_cli.infer.torch_engine import check_size
 from rtdetrv2_cli.model.deploy import RawNetwork
 from rtdetrv2_cli.model.rtdetr import RtDetrV2ForObjectDetection
@@ -62,7 +63,11 @@ def raw_graph(model: RtDetrV2ForObjectDetection, size: Size) -> Model:
 
 
 def save(graph: Model, path: Path, facts: Mapping[str, str]) -> None:
-    """Writes `path` (.xml) and the .bin beside it, `facts` under `rtdetrv2` in its `rt_info`."""
+    """Writes `path` (.xml) and the .bin beside it, `facts` under `rtdetrv2` in its `rt_info`.
+
+    What has to stay in float32 does so in programs that run it in bf16, as OpenVINO does by itself.
+    """
+    graph = with_float32_locations(graph, core())
     for key, value in facts.items():
         graph.set_rt_info(value, ["rtdetrv2", key])
     save_model(graph, path, compress_to_fp16=False)

@@ -63,5 +63,7 @@ def _mark(layer: ElementTree.Element) -> None:
     if marks is None:
         marks = ElementTree.Element("rt_info")
         layer.insert(int(layer.find("data") is not None), marks)  # their order is fixed
+    already = {each.get("name") for each in marks}
     for mark in _MARKS:
-        ElementTree.SubElement(marks, "attribute", mark)
+        if mark["name"] not in already:
+            ElementTree.SubElement(marks, "attribute", mark)

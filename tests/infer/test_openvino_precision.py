@@ -43,6 +43,18 @@ def test_boxes_and_locations_stay_in_float32_and_the_network_does_not(graphs):
     assert not {"MatMul", "Convolution", "GridSample", "Softmax"} & {*kinds}
 
 
+def test_files_say_so_themselves(graphs, tmp_path):
+    from rtdetrv2_cli.infer.openvino_engine import core
+    from rtdetrv2_cli.infer.openvino_precision import with_float32_locations
+
+    before, after = graphs
+    openvino_graph.save(before, tmp_path / "a.xml", {"name": "a"})
+    read = core().read_model(tmp_path / "a.xml")
+    again = with_float32_locations(read, core())
+    assert sorted(marked(again)) == sorted(marked(read)) == sorted(marked(after))
+    assert read.get_rt_info(["rtdetrv2", "name"]).astype(str) == "a"
+
+
 def test_its_answers_are_the_same(graphs):
     from rtdetrv2_cli.infer.openvino_engine import core
 
