@@ -13,11 +13,11 @@ _POINTED_BY: Final = {"GridSample": 1, "GatherElements": 1}
 """Operations that sample, and which of their inputs says where."""
 _ROUNDED: Final = {"MatMul", "Convolution", "TopK", "ShapeOf", "Constant", "Parameter"}
 """Operations that locations are made of, whatever precision those are in themselves."""
-_MARKS: Final = (
-    {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"},
-    {"name": "precise", "version": "0"},  # its name before OpenVINO 2026
-)
-"""What says in OpenVINO's files that an operation keeps its precision; Python has no other way."""
+_MARK: Final = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:f16"}
+"""What says in OpenVINO's files that an operation keeps its precision; Python has no other way.
+
+OpenVINO's engine for CPUs heeds it in bf16, too, since 2026.4.
+"""
 
 
 def with_float32_locations(graph: "Model", core: "Core") -> "Model":
@@ -63,7 +63,5 @@ def _mark(layer: ElementTree.Element) -> None:
     if marks is None:
         marks = ElementTree.Element("rt_info")
         layer.insert(int(layer.find("data") is not None), marks)  # their order is fixed
-    already = {each.get("name") for each in marks}
-    for mark in _MARKS:
-        if mark["name"] not in already:
-            ElementTree.SubElement(marks, "attribute", mark)
+    if all(each.get("name") != _MARK["name"] for each in marks):
+        ElementTree.SubElement(marks, "attribute", _MARK)

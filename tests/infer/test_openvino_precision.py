@@ -28,8 +28,8 @@ def graphs(request, tiny_config):
 
 def marked(graph) -> list[str]:
     """The kinds of the operations in which precision is kept."""
-    marks = {"DisablePrecisionConversion_0", "precise_0"}
-    return [node.get_type_name() for node in graph.get_ops() if marks & {*node.get_rt_info()}]
+    mark = "DisablePrecisionConversion_0"
+    return [node.get_type_name() for node in graph.get_ops() if mark in node.get_rt_info()]
 
 
 def test_boxes_and_locations_stay_in_float32_and_the_network_does_not(graphs):
