@@ -18,7 +18,7 @@ import av
 import numpy as np
 import pytest
 
-from rtdetrv2_cli.cli import job
+from rtdetrv2_cli.cli import capacity
 from rtdetrv2_cli.infer.detector import Detector
 from rtdetrv2_cli.media.again.journal import read_kept
 from rtdetrv2_cli.media.replay.replay import Replay
@@ -100,7 +100,8 @@ def killed(tmp_path, monkeypatch, detect):
 
         with monkeypatch.context() as patch:
             patch.setattr(watch, "__call__", watched)
-            patch.setattr(job, "many_requests", lambda *_: 1)  # else more frames are on their way
+            # else more frames are on their way
+            patch.setattr(capacity, "many_requests", lambda *_: 1)
             assert run(*arguments).code == 0
         shutil.rmtree(place)
         state.rename(place)
