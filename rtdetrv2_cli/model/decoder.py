@@ -166,9 +166,9 @@ class Decoder(nn.Module):
         encoded = self.enc_output(memory * valid)
         scores = self.enc_score_head(encoded)  # [b, s, c]
         index = self.rank(scores, self.num_queries)  # [b, q]
-        return self.start(take(encoded, index), take(scores, index), anchors[index])
+        return self.begin(take(encoded, index), take(scores, index), anchors[index])
 
-    def start(self, selected: Tensor, class_logits: Tensor, anchors: Tensor) -> Selection:
+    def begin(self, selected: Tensor, class_logits: Tensor, anchors: Tensor) -> Selection:
         """What the decoder starts from.
 
         Args:

@@ -68,7 +68,7 @@ class FoldedDecoder(Decoder):
         scores = torch.where(valid, self.enc_score_head(encoded), self.beyond_scores)  # [b, s, c]
         index = self.rank(scores, self.num_queries)  # [b, q]
         selected = torch.where(valid[index], take(encoded, index), self.beyond)
-        selection = self.start(selected, take(scores, index), anchors[index])
+        selection = self.begin(selected, take(scores, index), anchors[index])
         boxes = selection.box_logits.sigmoid()
         return selection, self.refine(selection.content, boxes, self._sampled(maps))
 
