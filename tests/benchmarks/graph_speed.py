@@ -25,6 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rtdetrv2_cli import RtDetrV2Config, RtDetrV2ForObjectDetection
+from rtdetrv2_cli.bench.peers.prepare import Tensors, export_graph
 from rtdetrv2_cli.export.quantize import int8_graph
 from rtdetrv2_cli.infer.openvino_engine import core, import_openvino
 from rtdetrv2_cli.infer.openvino_graph import raw_graph
@@ -40,18 +41,6 @@ PEAK = (256, 80, 4)
 """Channels, side of the map and number of the convolutions alone."""
 
 OURS, EXPORTED, THEIRS, CEILING = "ours", "exported", "transformers'", "convolutions alone"
-
-
-class Raw(torch.nn.Module):
-    """transformers' network as tensors in, tensors out."""
-
-    def __init__(self, network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        answer = self.network(images)
-        return answer.logits, answer.pred_boxes
 
 
 def converted(module: torch.nn.Module, example: torch.Tensor):
@@ -71,22 +60,10 @@ def theirs(model: RtDetrV2ForObjectDetection, example: torch.Tensor):
 
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        network = Raw(RTDetrV2ForObjectDetection.from_pretrained(folder).eval())
+        network = Tensors(RTDetrV2ForObjectDetection.from_pretrained(folder).eval())
         of_one = converted(network, example)
         path = Path(folder, "exported.onnx")
-        names, axis = ("images", "logits", "boxes"), {0: "N"}
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                network,
-                (example.expand(2, -1, -1, -1),),
-                path,
-                dynamo=False,
-                opset_version=17,
-                input_names=[*names[:1]],
-                output_names=[*names[1:]],
-                dynamic_axes=dict.fromkeys(names, axis),
-            )
+        export_graph(folder, path, tuple(example.shape[2:]))
         return core().read_model(path), of_one
 
 

@@ -39,7 +39,7 @@ def prepare(loaded: LoadedModel, scratch: Path, variant: str, dtype: str) -> Job
     except CheckpointError:
         return replace(job, official=str(official))
     folder, graph = str(scratch / "transformers"), scratch / "transformers.onnx"
-    exports = _export(folder, graph, (height, width))
+    exports = export_graph(folder, graph, (height, width))
     return replace(
         job, official=str(official), transformers=folder, onnx=str(graph) if exports else ""
     )
@@ -62,7 +62,7 @@ def quantize(loaded: LoadedModel, job: Job) -> Job:
     return replace(job, quantized=str(path))
 
 
-class _Tensors(nn.Module):
+class Tensors(nn.Module):
     """transformers' model with tensors for answers."""
 
     def __init__(self, model: Any) -> None:
@@ -74,7 +74,7 @@ class _Tensors(nn.Module):
         return answer.logits, answer.pred_boxes
 
 
-def _export(folder: str, path: Path, size: tuple[int, int]) -> bool:
+def export_graph(folder: str, path: Path, size: tuple[int, int]) -> bool:
     """Whether transformers' model has become an ONNX file, for any number of pictures."""
     if find_spec("onnx") is None or find_spec("transformers") is None:
         return False
@@ -88,7 +88,7 @@ def _export(folder: str, path: Path, size: tuple[int, int]) -> bool:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Tensors(model).eval(),
+            Tensors(model).eval(),
             (torch.ones(2, 3, *size),),
             path,
             dynamo=False,
